@@ -1,0 +1,184 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, freethreading_compatible=True
+"""The tile reads as Python sees them; the work is in _tile_read.c, the meaning in reference.py (same signatures).
+
+Only `pcmc.accel.tile` calls these: nothing is checked here. All arrays are C-contiguous; `cells` is followed by
+`CELL_PADDING` floats that may be read; `scale` holds one range per item, or nothing if both converters are off.
+Each call adds to `out` for the items [first, last) only, without the GIL.
+"""
+
+from libc.stdint cimport int64_t
+
+
+cdef extern from "_tile_read.h" nogil:
+    enum:
+        PCMC_CELL_PADDING
+
+    struct pcmc_block:
+        pass
+
+    struct pcmc_bank:
+        const float *cells
+        const pcmc_block *blocks
+        int64_t n_blocks
+        int64_t rows
+        int64_t cols
+
+    struct pcmc_converters:
+        float dac_levels
+        float adc_levels
+        float adc_full
+        const float *scale
+
+    struct pcmc_window:
+        pass
+
+    struct pcmc_images:
+        int64_t channels
+        int64_t height
+        int64_t width
+        int64_t out_height
+        int64_t out_width
+
+    struct pcmc_kernels:
+        const char *simd
+        int dense_read(const pcmc_bank *, const pcmc_converters *, const float *, float, float *, int64_t, int64_t) noexcept nogil
+        int dense_read_transposed(const pcmc_bank *, const pcmc_converters *, const float *, float *, int64_t, int64_t) noexcept nogil
+        int conv_read(const pcmc_bank *, const pcmc_converters *, const pcmc_window *, const pcmc_images *,
+                      const float *, float, float *, int64_t, int64_t, int64_t) noexcept nogil
+        int conv_read_transposed(const pcmc_bank *, const pcmc_converters *, const pcmc_window *,
+                                 const pcmc_images *, const float *, float *, int64_t, int64_t) noexcept nogil
+        void input_range(const float *, int64_t, float, float *, int64_t, int64_t) noexcept nogil
+
+    # Named apart from the struct: C keeps struct tags and functions in different name spaces, Cython does not.
+    const pcmc_kernels *choose_kernels "pcmc_kernels"()
+
+
+cdef const pcmc_kernels *KERNELS = choose_kernels()
+
+SIMD = KERNELS.simd.decode()
+CELL_PADDING = PCMC_CELL_PADDING
+
+
+cdef inline pcmc_bank make_bank(
+    const float[::1] cells, const int64_t[:, ::1] blocks, int64_t rows, int64_t cols
+) noexcept nogil:
+    cdef pcmc_bank bank
+    bank.cells = &cells[0]
+    bank.blocks = <const pcmc_block *> &blocks[0, 0]
+    bank.n_blocks = blocks.shape[0]
+    bank.rows = rows
+    bank.cols = cols
+    return bank
+
+
+cdef inline pcmc_converters make_converters(
+    const float[::1] scale, float dac_levels, float adc_levels, float adc_full
+) noexcept nogil:
+    cdef pcmc_converters converters
+    converters.dac_levels = dac_levels
+    converters.adc_levels = adc_levels
+    converters.adc_full = adc_full
+    converters.scale = &scale[0]
+    return converters
+
+
+cdef inline pcmc_images make_images(const float[:, :, :, ::1] inputs, const float[:, :, :, ::1] outputs) noexcept nogil:
+    cdef pcmc_images images
+    images.channels = inputs.shape[1]
+    images.height = inputs.shape[2]
+    images.width = inputs.shape[3]
+    images.out_height = outputs.shape[2]
+    images.out_width = outputs.shape[3]
+    return images
+
+
+def dense_read(
+    const float[:, ::1] x, const float[::1] cells, const int64_t[:, ::1] blocks, float[:, ::1] out,
+    const float[::1] scale, float bias_drive, float dac_levels, float adc_levels, float adc_full,
+    int64_t first, int64_t last,
+):
+    """See `reference.dense_read`."""
+    cdef pcmc_bank bank
+    cdef pcmc_converters converters
+    cdef int failed = 0
+    if first >= last or blocks.shape[0] == 0:
+        return
+    with nogil:
+        bank = make_bank(cells, blocks, x.shape[1], out.shape[1])
+        converters = make_converters(scale, dac_levels, adc_levels, adc_full)
+        failed = KERNELS.dense_read(&bank, &converters, &x[0, 0], bias_drive, &out[0, 0], first, last)
+    if failed:
+        raise MemoryError("no memory for the work space of a tile read")
+
+
+def dense_read_transposed(
+    const float[:, ::1] d, const float[::1] cells, const int64_t[:, ::1] blocks, float[:, ::1] out,
+    const float[::1] scale, float dac_levels, float adc_levels, float adc_full, int64_t first, int64_t last,
+):
+    """See `reference.dense_read_transposed`."""
+    cdef pcmc_bank bank
+    cdef pcmc_converters converters
+    cdef int failed = 0
+    if first >= last or blocks.shape[0] == 0:
+        return
+    with nogil:
+        bank = make_bank(cells, blocks, out.shape[1], d.shape[1])
+        converters = make_converters(scale, dac_levels, adc_levels, adc_full)
+        failed = KERNELS.dense_read_transposed(&bank, &converters, &d[0, 0], &out[0, 0], first, last)
+    if failed:
+        raise MemoryError("no memory for the work space of a transposed tile read")
+
+
+def conv_read(
+    const float[:, :, :, ::1] x, const float[::1] cells, const int64_t[:, ::1] blocks, float[:, :, :, ::1] out,
+    const float[::1] scale, float bias_drive, float dac_levels, float adc_levels, float adc_full,
+    const int64_t[::1] window, int64_t chunks, int64_t first, int64_t last,
+):
+    """See `reference.conv_read`."""
+    cdef pcmc_bank bank
+    cdef pcmc_converters converters
+    cdef pcmc_images images
+    cdef int failed = 0
+    if first >= last or blocks.shape[0] == 0:
+        return
+    with nogil:
+        bank = make_bank(cells, blocks, x.shape[1] * window[0] * window[1], out.shape[1])
+        converters = make_converters(scale, dac_levels, adc_levels, adc_full)
+        images = make_images(x, out)
+        failed = KERNELS.conv_read(
+            &bank, &converters, <const pcmc_window *> &window[0], &images, &x[0, 0, 0, 0], bias_drive,
+            &out[0, 0, 0, 0], chunks, first, last
+        )
+    if failed:
+        raise MemoryError("no memory for the work space of a tile read")
+
+
+def conv_read_transposed(
+    const float[:, :, :, ::1] d, const float[::1] cells, const int64_t[:, ::1] blocks, float[:, :, :, ::1] out,
+    const float[::1] scale, float dac_levels, float adc_levels, float adc_full, const int64_t[::1] window,
+    int64_t first, int64_t last,
+):
+    """See `reference.conv_read_transposed`."""
+    cdef pcmc_bank bank
+    cdef pcmc_converters converters
+    cdef pcmc_images images
+    cdef int failed = 0
+    if first >= last or blocks.shape[0] == 0:
+        return
+    with nogil:
+        bank = make_bank(cells, blocks, out.shape[1] * window[0] * window[1], d.shape[1])
+        converters = make_converters(scale, dac_levels, adc_levels, adc_full)
+        images = make_images(out, d)
+        failed = KERNELS.conv_read_transposed(
+            &bank, &converters, <const pcmc_window *> &window[0], &images, &d[0, 0, 0, 0], &out[0, 0, 0, 0], first, last
+        )
+    if failed:
+        raise MemoryError("no memory for the work space of a transposed tile read")
+
+
+def input_range(const float[:, ::1] x, float floor, float[::1] scale, int64_t first, int64_t last):
+    """See `reference.input_range`."""
+    if first >= last:
+        return
+    with nogil:
+        KERNELS.input_range(&x[0, 0], x.shape[1], floor, &scale[0], first, last)

@@ -1,0 +1,242 @@
+/* Tile reads: what does not depend on the instruction set, and the choice of one.
+ *
+ * The kernels are in _tile_read_isa.h, included below once per instruction set. Each function in it carries its own
+ * `target` attribute, so that one object file runs everywhere and needs no -march.
+ */
+#include "_tile_read.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ACC_LD 128      /* floats from one broadcast value's sums to the next in the accumulator buffer */
+#define MAX_BROADCAST 8 /* most broadcast values in one micro-kernel */
+/* Adding and subtracting 1.5 * 2^23 rounds |c| < 2^22 to the nearest integer, ties to even. */
+#define ROUNDER 12582912.0f
+
+/* ---- converters ------------------------------------------------------------------------------------------- */
+
+/* One code of a converter: value = round(sum / div) * mul. A dead one (no range, or one that is not finite) gives 0
+ * whatever comes in. */
+struct step {
+    float div, mul;
+};
+
+static struct step make_step(float size)
+{
+    struct step live = {size, size}, dead = {1.0f, 0.0f};
+    return size > 0.0f && isfinite(size) ? live : dead;
+}
+
+static struct step dac_step(const struct pcmc_converters *conv, int64_t item)
+{
+    return make_step(conv->dac_levels > 0.0f ? conv->scale[item] / conv->dac_levels : 0.0f);
+}
+
+static struct step adc_step(const struct pcmc_converters *conv, int64_t item)
+{
+    return make_step(conv->adc_levels > 0.0f ? conv->adc_full * conv->scale[item] / conv->adc_levels : 0.0f);
+}
+
+/* Clip, then round to even; a NaN fails both comparisons and becomes full scale. */
+static inline float code(float value, float levels)
+{
+    value = value < levels ? value : levels;
+    value = value > -levels ? value : -levels;
+    return (value + ROUNDER) - ROUNDER;
+}
+
+static float quantize_one(float value, struct step step, float levels)
+{
+    return levels > 0.0f ? code(value / step.div, levels) * step.mul : value;
+}
+
+/* ---- how a convolution's windows lie in memory ------------------------------------------------------------- */
+
+/* Padded planes of one image, so that no im2col array is needed. A plane holds every stride-th row and column of
+ * a padded channel from a given phase on, [height, width] floats. Matrix row r = (c, ky, kx) at output (oy, ox) is
+ * then plane[row[r] + oy * width + ox]: contiguous along the position q = oy * width + ox. Positions with
+ * ox >= out_width come out as garbage and are skipped. With stride 1 there is one phase. */
+struct phase {
+    int64_t start;       /* first padded row or column */
+    int64_t first, last; /* indices that lie inside of the image, the others are padding */
+};
+
+struct planes {
+    int64_t height, width, stride, phases_y, phases_x, size;
+    int64_t reach; /* rows of a plane that one output row needs, less one */
+    struct phase *phase_y, *phase_x;
+    int64_t *row;
+    unsigned char *used; /* channels that some block reads */
+};
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
+
+/* Lists the distinct phases of the taps of one axis; index[tap] is the phase of each. Returns their number. */
+static int64_t list_phases(int64_t taps, int64_t stride, int64_t dilation, int64_t pad, int64_t extent,
+                           int64_t length, struct phase *phases, int64_t *index)
+{
+    int64_t n = 0;
+    for (int64_t tap = 0; tap < taps; tap++) {
+        int64_t start = tap * dilation % stride, i = 0;
+        while (i < n && phases[i].start != start)
+            i++;
+        if (i == n) {
+            phases[i].start = start;
+            phases[i].first = min64(length, max64(0, -floor_div(start - pad, stride)));
+            phases[i].last = max64(phases[i].first, min64(length, floor_div(extent - 1 + pad - start, stride) + 1));
+            n++;
+        }
+        index[tap] = i;
+    }
+    return n;
+}
+
+static void free_planes(struct planes *p)
+{
+    free(p->phase_y);
+    free(p->phase_x);
+    free(p->row);
+    free(p->used);
+}
+
+/* Offsets of the matrix rows, once the phases and the sizes are known. */
+static int place_rows(struct planes *p, const struct pcmc_window *w, int64_t channels, const int64_t *index_y,
+                      const int64_t *index_x)
+{
+    int64_t *row = p->row = malloc(sizeof(int64_t) * (size_t)(channels * w->kernel_y * w->kernel_x + 1));
+    if (!row)
+        return -1;
+    for (int64_t c = 0; c < channels; c++)
+        for (int64_t ky = 0; ky < w->kernel_y; ky++) {
+            int64_t down = ky * w->dilation_y / w->stride_y * p->width;
+            int64_t plane = (c * p->phases_y + index_y[ky]) * p->phases_x;
+            for (int64_t kx = 0; kx < w->kernel_x; kx++)
+                *row++ = (plane + index_x[kx]) * p->stride + down + kx * w->dilation_x / w->stride_x;
+        }
+    return 0;
+}
+
+static void mark_used(struct planes *p, const struct pcmc_bank *bank, int64_t taps)
+{
+    for (int64_t i = 0; i < bank->n_blocks; i++) {
+        const struct pcmc_block *block = &bank->blocks[i];
+        int64_t inputs = block->rows - block->bias;
+        if (inputs > 0)
+            for (int64_t c = block->row0 / taps; c <= (block->row0 + inputs - 1) / taps; c++)
+                p->used[c] = 1;
+    }
+}
+
+static int make_planes(struct planes *p, const struct pcmc_bank *bank, const struct pcmc_window *w,
+                       const struct pcmc_images *im)
+{
+    int64_t *index = malloc(sizeof(int64_t) * (size_t)(w->kernel_y + w->kernel_x));
+    int failed = -1;
+    memset(p, 0, sizeof *p);
+    p->phase_y = malloc(sizeof(struct phase) * (size_t)w->kernel_y);
+    p->phase_x = malloc(sizeof(struct phase) * (size_t)w->kernel_x);
+    p->used = calloc((size_t)im->channels + 1, 1);
+    if (index && p->phase_y && p->phase_x && p->used) {
+        p->reach = (w->kernel_y - 1) * w->dilation_y / w->stride_y;
+        p->height = im->out_height + p->reach;
+        p->width = im->out_width + (w->kernel_x - 1) * w->dilation_x / w->stride_x;
+        p->phases_y = list_phases(w->kernel_y, w->stride_y, w->dilation_y, w->top, im->height, p->height, p->phase_y,
+                                  index);
+        p->phases_x = list_phases(w->kernel_x, w->stride_x, w->dilation_x, w->left, im->width, p->width, p->phase_x,
+                                  index + w->kernel_y);
+        /* An odd number of cache lines: planes a power of two apart would fight for the same cache sets. */
+        p->stride = ((p->height * p->width + 15) / 16 | 1) * 16;
+        p->size = im->channels * p->phases_y * p->phases_x * p->stride + ACC_LD;
+        mark_used(p, bank, w->kernel_y * w->kernel_x);
+        /* Sizes come from model files: refuse what can't be meant before it overflows. */
+        if ((double)im->channels * (double)p->phases_y * (double)p->phases_x * (double)p->height * (double)p->width
+            < 0x1p44)
+            failed = place_rows(p, w, im->channels, index, index + w->kernel_y);
+    }
+    free(index);
+    return failed;
+}
+
+/* ---- the kernels, once per instruction set ------------------------------------------------------------------ */
+
+/* A micro-kernel adds to acc[b][lane] the sum over k of lanes[off[k] + lane] * broadcast[k * sk + b * sb]. */
+typedef void micro_kernel(const float *lanes, const int64_t *off, int64_t n, const float *broadcast, int64_t sk,
+                          int64_t sb, float *acc);
+
+#define PASTE_(a, b) a##_##b
+#define PASTE(a, b) PASTE_(a, b)
+#define FN(name) PASTE(name, SUFFIX)
+#define STRING_(a) #a
+#define STRING(a) STRING_(a)
+
+#define SUFFIX plain
+#define TARGET
+#define VL 4
+#if defined(__aarch64__)
+#define REGISTERS 32
+#else
+#define REGISTERS 16
+#endif
+#include "_tile_read_isa.h"
+#undef SUFFIX
+#undef TARGET
+#undef VL
+#undef REGISTERS
+
+#if defined(__x86_64__)
+
+#define SUFFIX avx2
+#define TARGET __attribute__((target("avx2,fma")))
+#define VL 8
+#define REGISTERS 16
+#include "_tile_read_isa.h"
+#undef SUFFIX
+#undef TARGET
+#undef VL
+#undef REGISTERS
+
+#define SUFFIX avx512
+#define TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
+#define VL 16
+#define REGISTERS 32
+#include "_tile_read_isa.h"
+#undef SUFFIX
+#undef TARGET
+#undef VL
+#undef REGISTERS
+
+/* A cap allows itself and what is below: avx512 is asked first, so only it needs to be told from the others. */
+static int allowed(const char *cap, const char *name)
+{
+    return !cap || !*cap || !strcmp(cap, "avx512") || !strcmp(cap, name);
+}
+
+static const struct pcmc_kernels *choose(void)
+{
+    const char *cap = getenv("PCMC_SIMD");
+    __builtin_cpu_init();
+    if (allowed(cap, "avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")
+        && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
+        return &kernels_avx512;
+    if (allowed(cap, "avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return &kernels_avx2;
+    return &kernels_plain;
+}
+
+#else
+
+static const struct pcmc_kernels *choose(void) { return &kernels_plain; }
+
+#endif
+
+const struct pcmc_kernels *pcmc_kernels(void)
+{
+    static const struct pcmc_kernels *chosen;
+    if (!chosen)
+        chosen = choose();
+    return chosen;
+}

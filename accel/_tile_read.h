@@ -1,0 +1,61 @@
+/* The tile reads as C sees them; accel/_kernels.pyx is their only caller, accel/tile.py checks all arguments.
+ *
+ * A bank is `cells` (blocks packed one after the other, each row-major) and a table of blocks. The cells must be
+ * followed by PCMC_CELL_PADDING readable floats, because the last vector load of a row may run past its end.
+ * All functions add to `out`, for the items [first, last) only, and return 0, or -1 when memory is short.
+ */
+#ifndef PCMC_TILE_READ_H
+#define PCMC_TILE_READ_H
+
+#include <stdint.h>
+
+#define PCMC_CELL_PADDING 64
+
+struct pcmc_block { /* a row of the table; int64 [n, 6] on the Python side */
+    int64_t row0, col0, rows, cols, bias, offset;
+};
+
+struct pcmc_bank {
+    const float *cells;
+    const struct pcmc_block *blocks;
+    int64_t n_blocks, rows, cols; /* rows, cols: inputs and outputs of the whole matrix */
+};
+
+struct pcmc_converters { /* levels 0: off; scale: one per vector (convolutions: per image), read only when on */
+    float dac_levels, adc_levels, adc_full;
+    const float *scale;
+};
+
+struct pcmc_window { /* a convolution's window, top and left padding */
+    int64_t kernel_y, kernel_x, stride_y, stride_x, dilation_y, dilation_x, top, left;
+};
+
+struct pcmc_images { /* x [n, channels, height, width] and out [n, bank.cols, out_height, out_width] */
+    int64_t channels, height, width, out_height, out_width;
+};
+
+struct pcmc_kernels {
+    const char *simd;
+    /* x [vectors, bank.rows] -> out [vectors, bank.cols]; an item is a vector */
+    int (*dense_read)(const struct pcmc_bank *, const struct pcmc_converters *, const float *x, float bias_drive,
+                      float *out, int64_t first, int64_t last);
+    /* d [vectors, bank.cols] -> out [vectors, bank.rows]; an item is a vector */
+    int (*dense_read_transposed)(const struct pcmc_bank *, const struct pcmc_converters *, const float *d,
+                                 float *out, int64_t first, int64_t last);
+    /* x -> out; item = image * chunks + chunk, a chunk is a band of output rows */
+    int (*conv_read)(const struct pcmc_bank *, const struct pcmc_converters *, const struct pcmc_window *,
+                     const struct pcmc_images *, const float *x, float bias_drive, float *out, int64_t chunks,
+                     int64_t first, int64_t last);
+    /* d, shaped as a read's output -> out, shaped as its input; an item is an image */
+    int (*conv_read_transposed)(const struct pcmc_bank *, const struct pcmc_converters *,
+                                const struct pcmc_window *, const struct pcmc_images *, const float *d, float *out,
+                                int64_t first, int64_t last);
+    /* scale[i] = max(floor, max |x[i, :]|), NaN left out; x [items, n] */
+    void (*input_range)(const float *x, int64_t n, float floor, float *scale, int64_t first, int64_t last);
+};
+
+/* The kernels of the best instruction set of this processor; PCMC_SIMD=plain|avx2|avx512 in the environment
+ * caps it. Decided at the first call. */
+const struct pcmc_kernels *pcmc_kernels(void);
+
+#endif

@@ -1,0 +1,522 @@
+/* Tile reads for one instruction set; _tile_read.c includes this file several times.
+ *
+ *   SUFFIX     ends every name                    TARGET   attribute that every function carries itself
+ *   VL         floats in a vector                 REGISTERS  vector registers, 16 or 32
+ *
+ * All the work is in one micro-kernel: NC broadcast values times NV vectors of lanes, sums in registers, rows strictly
+ * in order. So a result does not depend on how lanes and values were grouped: not on the batch, not on the threads.
+ *
+ *   read               lanes                      broadcast
+ *   dense              columns of the block       input vectors
+ *   conv               output positions           columns of the block
+ *   dense transposed   input vectors              rows of the block
+ *   conv transposed    output positions           rows of the block
+ *
+ * The element-wise loops are plain C: the compiler makes vectors of them. Digitizing and adding are separate loops, since
+ * fused into one multiply-add they would round differently from the twin.
+ */
+
+typedef float FN(vec) __attribute__((vector_size(4 * VL)));
+typedef float FN(loose) __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+
+/* ---- the micro-kernel ---------------------------------------------------------------------------------------- */
+
+#define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < n; i++)
+
+#define MICRO(NC, NV)                                                                                       \
+    static TARGET void FN(micro_##NC##_##NV)(const float *lanes, const int64_t *off, int64_t n,             \
+                                             const float *broadcast, int64_t sk, int64_t sb, float *acc)    \
+    {                                                                                                       \
+        FN(vec) sum[NC][NV];                                                                                \
+        EACH(b, NC)                                                                                         \
+            EACH(v, NV)                                                                                     \
+                sum[b][v] = *(FN(loose) *)(acc + b * ACC_LD + v * VL);                                      \
+        for (int64_t k = 0; k < n; k++, broadcast += sk) {                                                  \
+            const float *from = lanes + off[k];                                                             \
+            FN(vec) lane[NV];                                                                               \
+            EACH(v, NV)                                                                                     \
+                lane[v] = *(const FN(loose) *)(from + v * VL);                                              \
+            EACH(b, NC)                                                                                     \
+                EACH(v, NV)                                                                                 \
+                    sum[b][v] += lane[v] * broadcast[b * sb];                                               \
+        }                                                                                                   \
+        EACH(b, NC)                                                                                         \
+            EACH(v, NV)                                                                                     \
+                *(FN(loose) *)(acc + b * ACC_LD + v * VL) = sum[b][v];                                      \
+    }
+
+/* NC * NV sums, NV lanes and a broadcast value must fit the registers. */
+MICRO(1, 1) MICRO(1, 2) MICRO(1, 3) MICRO(1, 4) MICRO(1, 5) MICRO(1, 6) MICRO(1, 7) MICRO(1, 8)
+MICRO(2, 1) MICRO(2, 2) MICRO(2, 3) MICRO(2, 4) MICRO(2, 5) MICRO(2, 6)
+MICRO(4, 1) MICRO(4, 2) MICRO(4, 3)
+#if REGISTERS == 32
+MICRO(2, 7) MICRO(2, 8)
+MICRO(4, 4) MICRO(4, 5) MICRO(4, 6)
+MICRO(8, 1) MICRO(8, 2) MICRO(8, 3)
+#endif
+
+#define M(NC, NV) FN(micro_##NC##_##NV)
+
+/* By log2(NC), NV - 1; below them the largest NV of each. */
+#if REGISTERS == 32
+static micro_kernel *const FN(micros)[4][8] = {
+    {M(1, 1), M(1, 2), M(1, 3), M(1, 4), M(1, 5), M(1, 6), M(1, 7), M(1, 8)},
+    {M(2, 1), M(2, 2), M(2, 3), M(2, 4), M(2, 5), M(2, 6), M(2, 7), M(2, 8)},
+    {M(4, 1), M(4, 2), M(4, 3), M(4, 4), M(4, 5), M(4, 6)},
+    {M(8, 1), M(8, 2), M(8, 3)},
+};
+static const int FN(widest)[] = {8, 8, 6, 3};
+#else
+static micro_kernel *const FN(micros)[3][8] = {
+    {M(1, 1), M(1, 2), M(1, 3), M(1, 4), M(1, 5), M(1, 6), M(1, 7), M(1, 8)},
+    {M(2, 1), M(2, 2), M(2, 3), M(2, 4), M(2, 5), M(2, 6)},
+    {M(4, 1), M(4, 2), M(4, 3)},
+};
+static const int FN(widest)[] = {8, 6, 3};
+#endif
+
+#undef M
+#undef MICRO
+#undef EACH
+
+/* log2 of how many of `left` broadcast values to take at once. */
+static TARGET inline int FN(group)(int64_t left)
+{
+    int g = (int)(sizeof FN(widest) / sizeof *FN(widest)) - 1;
+    while (left < (int64_t)1 << g)
+        g--;
+    return g;
+}
+
+/* How many of `left` vectors of lanes to take at once, at most `most`; in even portions, 7 as 3 + 2 + 2. */
+static TARGET inline int FN(portion)(int64_t left, int most)
+{
+    int64_t turns = (left + most - 1) / most;
+    return (int)((left + turns - 1) / turns);
+}
+
+/* ---- element-wise loops ---------------------------------------------------------------------------------------- */
+
+static TARGET void FN(quantize)(const float *from, float *to, int64_t n, struct step step, float levels)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] = code(from[i] / step.div, levels) * step.mul;
+}
+
+static TARGET void FN(quantize_lanes)(float *values, int64_t n, const float *div, const float *mul, float levels)
+{
+    for (int64_t i = 0; i < n; i++)
+        values[i] = code(values[i] / div[i], levels) * mul[i];
+}
+
+static TARGET void FN(add)(float *restrict to, const float *restrict from, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] += from[i];
+}
+
+static TARGET void FN(fill)(float *to, int64_t n, float value)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] = value;
+}
+
+static TARGET void FN(scaled)(float *restrict to, const float *restrict from, int64_t n, float factor)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] = from[i] * factor;
+}
+
+static TARGET void FN(input_range)(const float *x, int64_t n, float floor, float *scale, int64_t first, int64_t last)
+{
+    for (int64_t item = first; item < last; item++) {
+        const float *from = x + item * n;
+        float top[4 * VL];
+        int64_t i = 0;
+        for (int l = 0; l < 4 * VL; l++)
+            top[l] = floor;
+        for (; i + 4 * VL <= n; i += 4 * VL)
+            for (int l = 0; l < 4 * VL; l++) {
+                float size = fabsf(from[i + l]);
+                top[l] = size > top[l] ? size : top[l]; /* false for a NaN, which is so left out */
+            }
+        for (; i < n; i++)
+            top[0] = fabsf(from[i]) > top[0] ? fabsf(from[i]) : top[0];
+        for (int l = 1; l < 4 * VL; l++)
+            top[0] = top[l] > top[0] ? top[l] : top[0];
+        scale[item] = top[0];
+    }
+}
+
+/* ---- dense ------------------------------------------------------------------------------------------------------- */
+
+/* A chunk of vectors on its way through the blocks, quantized if the DAC is on. */
+struct FN(chunk) {
+    const float *x;
+    int64_t ldx, n;
+    const float *drive;     /* bias drive of each vector */
+    const struct step *adc; /* ADC step of each vector */
+    float adc_levels;
+    float *out;
+    int64_t ldo;
+};
+
+static TARGET void FN(dense_block)(const struct pcmc_block *block, const float *w, const struct FN(chunk) *chunk,
+                                   const int64_t *off, float *acc)
+{
+    int64_t inputs = block->rows - block->bias, left = (block->cols + VL - 1) / VL;
+    const float *bias = w + inputs * block->cols;
+    /* A strip of columns stays in cache while all vectors pass. */
+    for (int64_t j = 0, nv; left > 0; left -= nv, j += nv * VL) {
+        nv = FN(portion)(left, FN(widest)[FN(group)(chunk->n)]);
+        int64_t width = min64(nv * VL, block->cols - j);
+        for (int64_t v = 0, nc; v < chunk->n; v += nc) {
+            int g = FN(group)(chunk->n - v);
+            nc = (int64_t)1 << g;
+            for (int64_t b = 0; b < nc; b++)
+                if (block->bias)
+                    FN(scaled)(acc + b * ACC_LD, bias + j, nv * VL, chunk->drive[v + b]);
+                else
+                    FN(fill)(acc + b * ACC_LD, nv * VL, 0.0f);
+            FN(micros)[g][nv - 1](w + j, off, inputs, chunk->x + v * chunk->ldx + block->row0, 1, chunk->ldx, acc);
+            for (int64_t b = 0; b < nc; b++) {
+                float *sums = acc + b * ACC_LD;
+                if (chunk->adc_levels > 0.0f)
+                    FN(quantize)(sums, sums, width, chunk->adc[v + b], chunk->adc_levels);
+                FN(add)(chunk->out + (v + b) * chunk->ldo + block->col0 + j, sums, width);
+            }
+        }
+    }
+}
+
+static TARGET void FN(dense_blocks)(const struct pcmc_bank *bank, const struct FN(chunk) *chunk, int64_t *off)
+{
+    float acc[MAX_BROADCAST * ACC_LD];
+    int64_t stride = -1, filled = 0;
+    for (int64_t i = 0; i < bank->n_blocks; i++) {
+        const struct pcmc_block *block = &bank->blocks[i];
+        if (block->cols != stride) {
+            stride = block->cols;
+            filled = 0;
+        }
+        for (; filled < block->rows; filled++)
+            off[filled] = filled * stride;
+        FN(dense_block)(block, bank->cells + block->offset, chunk, off, acc);
+    }
+}
+
+static TARGET int FN(dense_read)(const struct pcmc_bank *bank, const struct pcmc_converters *conv, const float *x,
+                                 float bias_drive, float *out, int64_t first, int64_t last)
+{
+    /* As many vectors at once as keep their inputs in the second-level cache. */
+    int64_t most = min64(max64(131072 / (bank->rows + 1), 16) / 8 * 8, max64(last - first, 1));
+    int64_t ldx = (bank->rows / 16 | 1) * 16 + 16;
+    int dac = conv->dac_levels > 0.0f;
+    int64_t *off = malloc(sizeof(int64_t) * (size_t)(bank->rows + 1));
+    float *drive = malloc(sizeof(float) * (size_t)most);
+    struct step *adc = malloc(sizeof(struct step) * (size_t)most);
+    float *quantized = dac ? malloc(sizeof(float) * (size_t)(most * ldx)) : NULL;
+    int failed = !off || !drive || !adc || (dac && !quantized);
+    for (int64_t v0 = first, n; !failed && v0 < last; v0 += n) {
+        n = min64(most, last - v0);
+        const float *from = x + v0 * bank->rows;
+        for (int64_t v = 0; v < n; v++) {
+            struct step step = dac_step(conv, v0 + v);
+            adc[v] = adc_step(conv, v0 + v);
+            drive[v] = quantize_one(bias_drive, step, conv->dac_levels);
+            if (dac)
+                FN(quantize)(from + v * bank->rows, quantized + v * ldx, bank->rows, step, conv->dac_levels);
+        }
+        struct FN(chunk) chunk = {dac ? quantized : from, dac ? ldx : bank->rows, n, drive, adc, conv->adc_levels,
+                                  out + v0 * bank->cols, bank->cols};
+        FN(dense_blocks)(bank, &chunk, off);
+    }
+    free(off);
+    free(drive);
+    free(adc);
+    free(quantized);
+    return failed ? -1 : 0;
+}
+
+/* to[j * ld + i] = from[i * n + j] for i < m, j < n; small squares, so that both sides stay in cache. */
+static TARGET void FN(transpose)(const float *from, int64_t ldf, float *to, int64_t ldt, int64_t m, int64_t n)
+{
+    for (int64_t i0 = 0; i0 < m; i0 += 16)
+        for (int64_t j0 = 0; j0 < n; j0 += 16)
+            for (int64_t i = i0; i < min64(i0 + 16, m); i++)
+                for (int64_t j = j0; j < min64(j0 + 16, n); j++)
+                    to[j * ldt + i] = from[i * ldf + j];
+}
+
+/* A chunk of vectors, transposed: d [cols, ld], out [rows, ld], a lane for each vector. */
+struct FN(panel) {
+    float *d, *out;
+    int64_t ld;
+    float div[ACC_LD], mul[ACC_LD]; /* ADC steps of the lanes */
+};
+
+static TARGET void FN(transposed_block)(const struct pcmc_block *block, const float *w, struct FN(panel) *panel,
+                                        const int64_t *off, float adc_levels, float *acc)
+{
+    int64_t ld = panel->ld, inputs = block->rows - block->bias;
+    for (int64_t i = 0, nc; i < inputs; i += nc) {
+        int g = FN(group)(inputs - i);
+        nc = (int64_t)1 << g;
+        for (int64_t b = 0; b < nc; b++)
+            FN(fill)(acc + b * ACC_LD, ld, 0.0f);
+        FN(micros)[g][ld / VL - 1](panel->d + block->col0 * ld, off, block->cols, w + i * block->cols, 1, block->cols,
+                                   acc);
+        for (int64_t b = 0; b < nc; b++) {
+            if (adc_levels > 0.0f)
+                FN(quantize_lanes)(acc + b * ACC_LD, ld, panel->div, panel->mul, adc_levels);
+            FN(add)(panel->out + (block->row0 + i + b) * ld, acc + b * ACC_LD, ld);
+        }
+    }
+}
+
+static TARGET int FN(dense_read_transposed)(const struct pcmc_bank *bank, const struct pcmc_converters *conv,
+                                            const float *d, float *out, int64_t first, int64_t last)
+{
+    float acc[MAX_BROADCAST * ACC_LD];
+    int most = FN(widest)[sizeof FN(widest) / sizeof *FN(widest) - 1];
+    struct FN(panel) panel;
+    panel.ld = min64(most, (max64(last - first, 1) + VL - 1) / VL) * VL;
+    panel.d = calloc((size_t)(bank->cols * panel.ld + 1), sizeof(float));
+    panel.out = malloc(sizeof(float) * (size_t)(bank->rows * panel.ld + 1));
+    int64_t *off = malloc(sizeof(int64_t) * (size_t)(bank->cols + 1));
+    float *quantized = malloc(sizeof(float) * (size_t)(bank->cols * panel.ld + 1));
+    int failed = !panel.d || !panel.out || !off || !quantized;
+    for (int64_t k = 0; !failed && k < bank->cols; k++)
+        off[k] = k * panel.ld;
+    for (int64_t v0 = first, n; !failed && v0 < last; v0 += n) {
+        const float *from = d + v0 * bank->cols;
+        n = min64(panel.ld, last - v0);
+        for (int64_t v = 0; v < panel.ld; v++) { /* lanes past the last vector: whatever they hold, 0 comes out */
+            struct step adc = v < n ? adc_step(conv, v0 + v) : make_step(0.0f);
+            panel.div[v] = adc.div;
+            panel.mul[v] = adc.mul;
+            if (v < n && conv->dac_levels > 0.0f)
+                FN(quantize)(from + v * bank->cols, quantized + v * bank->cols, bank->cols, dac_step(conv, v0 + v),
+                             conv->dac_levels);
+        }
+        FN(transpose)(conv->dac_levels > 0.0f ? quantized : from, bank->cols, panel.d, panel.ld, n, bank->cols);
+        memset(panel.out, 0, sizeof(float) * (size_t)(bank->rows * panel.ld));
+        for (int64_t i = 0; i < bank->n_blocks; i++)
+            FN(transposed_block)(&bank->blocks[i], bank->cells + bank->blocks[i].offset, &panel, off,
+                                 conv->adc_levels, acc);
+        for (int64_t v = 0; v < n; v++)
+            for (int64_t r = 0; r < bank->rows; r++)
+                out[(v0 + v) * bank->rows + r] += panel.out[r * panel.ld + v];
+    }
+    free(panel.d);
+    free(panel.out);
+    free(off);
+    free(quantized);
+    return failed ? -1 : 0;
+}
+
+/* ---- convolution --------------------------------------------------------------------------------------------------- */
+
+/* Copies rows [first, last) of the planes from an image, through the DAC if it is on. Padding is not written: it has
+ * been zero since the planes were allocated. `line` holds one row of the image. */
+static TARGET void FN(fill_planes)(const struct planes *p, const struct pcmc_window *w, const struct pcmc_images *im,
+                                   const float *image, int64_t first, int64_t last, struct step dac, float levels,
+                                   float *line, float *planes)
+{
+    for (int64_t c = 0; c < im->channels; c++) {
+        if (!p->used[c])
+            continue;
+        for (int64_t a = 0; a < p->phases_y; a++) {
+            const struct phase *py = &p->phase_y[a];
+            for (int64_t i = max64(first, py->first); i < min64(last, py->last); i++) {
+                const float *from = image + (c * im->height + i * w->stride_y + py->start - w->top) * im->width;
+                if (levels > 0.0f) {
+                    FN(quantize)(from, line, im->width, dac, levels);
+                    from = line;
+                }
+                for (int64_t b = 0; b < p->phases_x; b++) {
+                    const struct phase *px = &p->phase_x[b];
+                    float *to = planes + ((c * p->phases_y + a) * p->phases_x + b) * p->stride + i * p->width;
+                    int64_t shift = px->start - w->left, sx = w->stride_x;
+                    if (sx == 1)
+                        memcpy(to + px->first, from + px->first + shift, sizeof(float) * (size_t)(px->last - px->first));
+                    else
+                        for (int64_t j = px->first; j < px->last; j++)
+                            to[j] = from[j * sx + shift];
+                }
+            }
+        }
+    }
+}
+
+/* Positions [q, end) of a column's sums to the rows of an output plane, garbage columns left out. */
+static TARGET void FN(add_positions)(float *plane, const float *sums, int64_t q, int64_t end, int64_t width,
+                                     int64_t out_width)
+{
+    int64_t oy = q / width, ox = q - oy * width;
+    while (q < end) {
+        int64_t n = min64(out_width - ox, end - q);
+        if (n > 0)
+            FN(add)(plane + oy * out_width + ox, sums, n);
+        sums += width - ox;
+        q += width - ox;
+        ox = 0;
+        oy++;
+    }
+}
+
+static TARGET void FN(conv_block)(const struct pcmc_block *block, const float *w, const struct planes *p,
+                                  const float *planes, int64_t q, int64_t end, float drive, struct step adc,
+                                  float adc_levels, float *out, int64_t out_width, int64_t out_size)
+{
+    float acc[MAX_BROADCAST * ACC_LD];
+    int64_t inputs = block->rows - block->bias, cols = block->cols, left = (end - q + VL - 1) / VL;
+    const float *bias = w + inputs * cols;
+    int most = FN(widest)[FN(group)(cols)];
+    for (int64_t nv; left > 0; left -= nv, q += nv * VL) {
+        nv = FN(portion)(left, most);
+        for (int64_t j = 0, nc; j < cols; j += nc) {
+            int g = FN(group)(cols - j);
+            nc = (int64_t)1 << g;
+            for (int64_t b = 0; b < nc; b++)
+                FN(fill)(acc + b * ACC_LD, nv * VL, block->bias ? bias[j + b] * drive : 0.0f);
+            FN(micros)[g][nv - 1](planes + q, p->row + block->row0, inputs, w + j, cols, 1, acc);
+            for (int64_t b = 0; b < nc; b++) {
+                float *sums = acc + b * ACC_LD;
+                if (adc_levels > 0.0f)
+                    FN(quantize)(sums, sums, nv * VL, adc, adc_levels);
+                FN(add_positions)(out + (block->col0 + j + b) * out_size, sums, q, min64(q + nv * VL, end), p->width,
+                                  out_width);
+            }
+        }
+    }
+}
+
+static TARGET int FN(conv_read)(const struct pcmc_bank *bank, const struct pcmc_converters *conv,
+                                const struct pcmc_window *w, const struct pcmc_images *im, const float *x,
+                                float bias_drive, float *out, int64_t chunks, int64_t first, int64_t last)
+{
+    struct planes p;
+    int failed = make_planes(&p, bank, w, im);
+    float *planes = failed ? NULL : calloc((size_t)p.size, sizeof(float));
+    float *line = failed ? NULL : malloc(sizeof(float) * (size_t)(im->width + 1));
+    int64_t out_size = im->out_height * im->out_width;
+    failed = failed || !planes || !line;
+    for (int64_t item = first; !failed && item < last; item++) {
+        int64_t image = item / chunks, chunk = item % chunks;
+        int64_t top = im->out_height * chunk / chunks, bottom = im->out_height * (chunk + 1) / chunks;
+        struct step dac = dac_step(conv, image), adc = adc_step(conv, image);
+        if (top == bottom)
+            continue;
+        FN(fill_planes)(&p, w, im, x + image * im->channels * im->height * im->width, top, bottom + p.reach, dac,
+                        conv->dac_levels, line, planes);
+        for (int64_t i = 0; i < bank->n_blocks; i++)
+            FN(conv_block)(&bank->blocks[i], bank->cells + bank->blocks[i].offset, &p, planes, top * p.width,
+                           (bottom - 1) * p.width + im->out_width, quantize_one(bias_drive, dac, conv->dac_levels), adc,
+                           conv->adc_levels, out + image * bank->cols * out_size, im->out_width, out_size);
+    }
+    free(line);
+    free(planes);
+    free_planes(&p);
+    return failed ? -1 : 0;
+}
+
+/* Output errors d [cols, stride] by position -> planes, each matrix row's values added where its inputs came from. */
+static TARGET void FN(conv_block_transposed)(const struct pcmc_block *block, const float *w, const struct planes *p,
+                                             const float *d, const int64_t *off, int64_t end, struct step adc,
+                                             float adc_levels, float *planes)
+{
+    float acc[MAX_BROADCAST * ACC_LD];
+    int64_t inputs = block->rows - block->bias, cols = block->cols, left = (end + VL - 1) / VL;
+    if (inputs == 0)
+        return;
+    int most = FN(widest)[FN(group)(inputs)];
+    for (int64_t q = 0, nv; left > 0; left -= nv, q += nv * VL) {
+        nv = FN(portion)(left, most);
+        for (int64_t i = 0, nc; i < inputs; i += nc) {
+            int g = FN(group)(inputs - i);
+            nc = (int64_t)1 << g;
+            for (int64_t b = 0; b < nc; b++)
+                FN(fill)(acc + b * ACC_LD, nv * VL, 0.0f);
+            FN(micros)[g][nv - 1](d + q, off + block->col0, cols, w + i * cols, 1, cols, acc);
+            for (int64_t b = 0; b < nc; b++) {
+                float *sums = acc + b * ACC_LD;
+                if (adc_levels > 0.0f)
+                    FN(quantize)(sums, sums, nv * VL, adc, adc_levels);
+                FN(add)(planes + p->row[block->row0 + i + b] + q, sums, min64(nv * VL, end - q));
+            }
+        }
+    }
+}
+
+static TARGET void FN(add_planes)(const struct planes *p, const struct pcmc_window *w, const struct pcmc_images *im,
+                                  const float *planes, float *image)
+{
+    for (int64_t c = 0; c < im->channels; c++)
+        for (int64_t a = 0; a < p->phases_y && p->used[c]; a++) {
+            const struct phase *py = &p->phase_y[a];
+            for (int64_t i = py->first; i < py->last; i++) {
+                float *to = image + (c * im->height + i * w->stride_y + py->start - w->top) * im->width;
+                for (int64_t b = 0; b < p->phases_x; b++) {
+                    const struct phase *px = &p->phase_x[b];
+                    const float *from = planes + ((c * p->phases_y + a) * p->phases_x + b) * p->stride + i * p->width;
+                    int64_t shift = px->start - w->left, sx = w->stride_x;
+                    if (sx == 1)
+                        FN(add)(to + px->first + shift, from + px->first, px->last - px->first);
+                    else
+                        for (int64_t j = px->first; j < px->last; j++)
+                            to[j * sx + shift] += from[j];
+                }
+            }
+        }
+}
+
+/* The output errors of one image, laid out by position: [cols, stride], garbage columns zero. */
+static TARGET void FN(lay_out)(const struct pcmc_images *im, const float *from, int64_t cols, int64_t width,
+                               int64_t stride, struct step dac, float levels, float *to)
+{
+    for (int64_t j = 0; j < cols; j++)
+        for (int64_t y = 0; y < im->out_height; y++, from += im->out_width)
+            if (levels > 0.0f)
+                FN(quantize)(from, to + j * stride + y * width, im->out_width, dac, levels);
+            else
+                memcpy(to + j * stride + y * width, from, sizeof(float) * (size_t)im->out_width);
+}
+
+static TARGET int FN(conv_read_transposed)(const struct pcmc_bank *bank, const struct pcmc_converters *conv,
+                                           const struct pcmc_window *w, const struct pcmc_images *im, const float *d,
+                                           float *out, int64_t first, int64_t last)
+{
+    struct planes p;
+    int failed = make_planes(&p, bank, w, im);
+    int64_t stride = ((im->out_height * p.width + 15) / 16 | 1) * 16, end = (im->out_height - 1) * p.width + im->out_width;
+    float *planes = failed ? NULL : malloc(sizeof(float) * (size_t)p.size);
+    float *errors = failed ? NULL : calloc((size_t)(bank->cols * stride + ACC_LD), sizeof(float));
+    int64_t *off = failed ? NULL : malloc(sizeof(int64_t) * (size_t)(bank->cols + 1));
+    failed = failed || !planes || !errors || !off;
+    for (int64_t j = 0; !failed && j < bank->cols; j++)
+        off[j] = j * stride;
+    for (int64_t image = first; !failed && image < last; image++) {
+        FN(lay_out)(im, d + image * bank->cols * im->out_height * im->out_width, bank->cols, p.width, stride,
+                    dac_step(conv, image), conv->dac_levels, errors);
+        memset(planes, 0, sizeof(float) * (size_t)p.size);
+        for (int64_t i = 0; i < bank->n_blocks; i++)
+            FN(conv_block_transposed)(&bank->blocks[i], bank->cells + bank->blocks[i].offset, &p, errors, off, end,
+                                      adc_step(conv, image), conv->adc_levels, planes);
+        FN(add_planes)(&p, w, im, planes, out + image * im->channels * im->height * im->width);
+    }
+    free(planes);
+    free(errors);
+    free(off);
+    free_planes(&p);
+    return failed ? -1 : 0;
+}
+
+static const struct pcmc_kernels FN(kernels) = {
+    .simd = STRING(SUFFIX),
+    .dense_read = FN(dense_read),
+    .dense_read_transposed = FN(dense_read_transposed),
+    .conv_read = FN(conv_read),
+    .conv_read_transposed = FN(conv_read_transposed),
+    .input_range = FN(input_range),
+};

@@ -1,0 +1,374 @@
+"""Chip descriptions: what a chip file says, checked field by field.
+
+A chip file is TOML with one section for each dataclass below; docs/chips.md explains every field. The type,
+range and unit of a field stand beside it, as the `Annotated` rule of `pcmc.accel.fields` that is checked.
+"""
+
+import dataclasses
+import difflib
+import math
+import os
+import stat
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pcmc.accel.fields import (
+    Choice,
+    Flag,
+    Real,
+    Reals,
+    Text,
+    Whole,
+    check_names,
+    rules,
+    shown,
+    take,
+    take_section,
+)
+from pcmc.errors import ChipError
+
+MAX_FILE_BYTES = 1_000_000
+"""A chip file is a page or two of text; anything larger is something else."""
+
+_SECONDS = Real(1e-12, 1.0, "s")
+_JOULES = Real(0.0, 1e-3, "J")
+_SQUARE_MICROMETRES = Real(0.0, 1e9, "um2")
+_SQUARE_MILLIMETRES = Real(0.0, 1e6, "mm2")
+_PER_CYCLE = Real(1e-6, 1e12)
+
+
+@dataclass(frozen=True, slots=True)
+class TwoTierCellSpec:
+    """Kind "2pcm+3t1c": a pair of PCM devices worth `significance` times, and a capacitor cell worth 1.
+
+    The statistics of the PCM devices are functions of x = G / g_max_fit_us: see `pcmc.accel.cells.pcm`.
+    """
+
+    kind: Annotated[str, Choice(("2pcm+3t1c",))]
+    significance: Annotated[float, Real(0.01, 1000.0)]
+    g_max_us: Annotated[float, Real(0.01, 10_000.0, "uS")]
+    g_max_fit_us: Annotated[float, Real(0.01, 10_000.0, "uS")]
+    programming_error_us: Annotated[tuple[float, ...], Reals(-1e4, 1e4, 1, 8, "uS")]
+    read_noise_scale: Annotated[float, Real(0.0, 10.0)]
+    read_noise_exponent: Annotated[float, Real(-0.99, 0.0)]
+    read_noise_max: Annotated[float, Real(0.0, 10.0)]
+    t0_s: Annotated[float, Real(1e-9, 1e9, "s")]
+    t_read_s: Annotated[float, _SECONDS]
+    low_tier_in_inference: Annotated[bool, Flag()]
+
+
+@dataclass(frozen=True, slots=True)
+class IdealCellSpec:
+    """Kind "ideal": a cell that holds any weight exactly. It has no conductances; both properties are 1."""
+
+    kind: Annotated[str, Choice(("ideal",))]
+
+    @property
+    def g_max_us(self) -> float:
+        """1, so that `significance * g_max_us / w_max` is defined for every kind."""
+        return 1.0
+
+    @property
+    def significance(self) -> float:
+        """1; see `g_max_us`."""
+        return 1.0
+
+
+CellSpec: TypeAlias = TwoTierCellSpec | IdealCellSpec
+"""The parameters of a cell; which ones there are depends on its `kind`."""
+
+CELL_KINDS: dict[str, type[TwoTierCellSpec] | type[IdealCellSpec]] = {
+    "2pcm+3t1c": TwoTierCellSpec,
+    "ideal": IdealCellSpec,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TileSpec:
+    """One array: `rows` x `cols` cells (the bias row is one of the rows), and the time of one read."""
+
+    rows: Annotated[int, Whole(1, 65_536)]
+    cols: Annotated[int, Whole(1, 65_536)]
+    bias_row: Annotated[bool, Flag()]
+    sharing: Annotated[str, Choice(("exclusive", "diagonal", "stacked"))]
+    read_time_s: Annotated[float, _SECONDS]
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutSpec:
+    """The mesh of one chip: tile t is at x = t % mesh_x, y = t // mesh_x; the digital unit is at tile 0."""
+
+    mesh_x: Annotated[int, Whole(1, 1024)]
+    mesh_y: Annotated[int, Whole(1, 1024)]
+
+    @property
+    def tiles(self) -> int:
+        """Tiles on one chip."""
+        return self.mesh_x * self.mesh_y
+
+
+@dataclass(frozen=True, slots=True)
+class BoardSpec:
+    """How many chips there may be; 0 is as many as the model needs."""
+
+    max_chips: Annotated[int, Whole(0, 1_000_000)]
+
+
+@dataclass(frozen=True, slots=True)
+class DacSpec:
+    """The input converters, one a row: bits with sign; `on` says whether physics "full" quantizes inputs."""
+
+    bits: Annotated[int, Whole(2, 16)]
+    on: Annotated[bool, Flag()]
+
+
+@dataclass(frozen=True, slots=True)
+class AdcSpec:
+    """The output converters, one a column: bits with sign; full scale in units of w_max * input range."""
+
+    bits: Annotated[int, Whole(2, 16)]
+    range_cells: Annotated[float, Real(1e-3, 1e6)]
+    on: Annotated[bool, Flag()]
+
+
+@dataclass(frozen=True, slots=True)
+class EffectsSpec:
+    """What physics "full" switches on in the cells, together with `dac.on` and `adc.on`."""
+
+    programming_error: Annotated[bool, Flag()]
+    read_noise: Annotated[str, Choice(("frozen", "off"))]
+
+
+@dataclass(frozen=True, slots=True)
+class DigitalSpec:
+    """The digital unit of a chip: operations in a cycle (one tile read), and bytes of an activation."""
+
+    ops_per_cycle: Annotated[float, _PER_CYCLE]
+    bytes_per_value: Annotated[int, Whole(1, 8)]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSpec:
+    """Bytes in one cycle over a link of the mesh, and over a link between neighbouring chips."""
+
+    bytes_per_cycle: Annotated[float, _PER_CYCLE]
+    chip_bytes_per_cycle: Annotated[float, _PER_CYCLE]
+
+
+@dataclass(frozen=True, slots=True)
+class CostSpec:
+    """Energy of one event of each sort in J, and area of one part of each sort in um2 or mm2."""
+
+    cell_read_j: Annotated[float, _JOULES]
+    dac_conversion_j: Annotated[float, _JOULES]
+    adc_conversion_j: Annotated[float, _JOULES]
+    digital_op_j: Annotated[float, _JOULES]
+    buffer_byte_j: Annotated[float, _JOULES]
+    link_byte_hop_j: Annotated[float, _JOULES]
+    chip_link_byte_j: Annotated[float, _JOULES]
+    cell_um2: Annotated[float, _SQUARE_MICROMETRES]
+    dac_um2: Annotated[float, _SQUARE_MICROMETRES]
+    adc_um2: Annotated[float, _SQUARE_MICROMETRES]
+    digital_unit_mm2: Annotated[float, _SQUARE_MILLIMETRES]
+    router_mm2: Annotated[float, _SQUARE_MILLIMETRES]
+
+
+@dataclass(frozen=True, slots=True)
+class ChipSpec:
+    """A chip, as its file describes it. `load_chip` and `chip_from_dict` make one that has been checked."""
+
+    name: Annotated[str, Text(100)]
+    description: Annotated[str, Text(1000)]
+    source: Annotated[str, Text(1000)]
+    cell: CellSpec
+    tile: TileSpec
+    chip: LayoutSpec
+    board: BoardSpec
+    dac: DacSpec
+    adc: AdcSpec
+    effects: EffectsSpec
+    digital: DigitalSpec
+    link: LinkSpec
+    costs: CostSpec
+
+
+def chip_names() -> list[str]:
+    """The names of the shipped chips, sorted."""
+    files = resources.files("pcmc.accel.chips").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def load_chip(name_or_path: str | os.PathLike[str]) -> ChipSpec:
+    """Read and check a chip description.
+
+    Args:
+        name_or_path: the name of a shipped chip (see `chip_names`), or the path of a TOML file. A file may
+            say `extends = "nature2018"`, or name a file beside it; it then gives its own `name` and what
+            differs.
+
+    Raises:
+        ChipError: no such chip or file, not TOML, or a field that is missing, unknown, of the wrong type, out
+            of range or at odds with another; the message names the file and the field.
+    """
+    try:
+        name = os.fsdecode(name_or_path)
+    except TypeError:
+        raise ChipError(f"chip {shown(name_or_path)}: must be a chip's name or a file's path") from None
+    return chip_from_dict(*_read_tables(name, None, ()))
+
+
+def chip_to_dict(spec: ChipSpec) -> dict[str, Any]:
+    """The description as nested dictionaries of JSON's types; `chip_from_dict` undoes it exactly."""
+    tables = dataclasses.asdict(spec)
+    for section in tables.values():
+        if isinstance(section, dict):
+            section.update((key, list(value)) for key, value in section.items() if isinstance(value, tuple))
+    return tables
+
+
+def chip_from_dict(d: dict[str, Any], origin: str) -> ChipSpec:
+    """The checked description that nested dictionaries hold, as read from TOML or from a program file.
+
+    Args:
+        d: top-level fields and sections, named like the fields of ChipSpec. Not changed.
+        origin: what messages call it, for example the file's name.
+
+    Raises:
+        ChipError: a field or section is missing, unknown, of the wrong type, out of range or at odds with
+            another.
+    """
+    if not isinstance(d, dict):
+        raise ChipError(f"{origin}: must be a table of sections, not {shown(d)}")
+    check_names(d, ChipSpec, origin)
+    values: dict[str, Any] = {}
+    for name, rule in rules(ChipSpec).items():
+        if hasattr(rule, "take"):
+            values[name] = take(rule, d[name], f"{origin}: {name}")
+        else:
+            section = _cell_class(d[name], origin) if name == "cell" else rule
+            values[name] = take_section(section, name, d[name], origin)
+    spec = ChipSpec(**values)
+    _check_consistency(spec, origin)
+    return spec
+
+
+def _cell_class(table: object, origin: str) -> type:
+    """The class that holds the parameters of the cell's kind."""
+    if not isinstance(table, dict):
+        raise ChipError(f"{origin}: cell = {shown(table)}: must be a section, [cell]")
+    kinds = Choice(tuple(CELL_KINDS))
+    if "kind" not in table:
+        raise ChipError(f"{origin}: [cell] kind: missing; must be {kinds}")
+    return CELL_KINDS[take(kinds, table["kind"], f"{origin}: [cell] kind")]
+
+
+def _check_consistency(spec: ChipSpec, origin: str) -> None:
+    """ChipError if two fields contradict each other, each being within its own range."""
+    if spec.tile.bias_row and spec.tile.rows == 1:
+        raise ChipError(f"{origin}: [tile] rows = 1: must be at least 2 where bias_row = true")
+    if isinstance(spec.cell, TwoTierCellSpec):
+        _check_two_tier(spec.cell, origin)
+        return
+    if spec.effects.programming_error:
+        raise ChipError(f"{origin}: [effects] programming_error = true: must be false with ideal cells")
+    if spec.effects.read_noise != "off":
+        raise ChipError(f'{origin}: [effects] read_noise = "frozen": must be "off" with ideal cells')
+
+
+def _check_two_tier(cell: TwoTierCellSpec, origin: str) -> None:
+    """ChipError if the PCM statistics don't cover what is used, or what is asked is not modelled."""
+    if cell.g_max_us > cell.g_max_fit_us:
+        raise ChipError(
+            f"{origin}: [cell] g_max_us = {cell.g_max_us:g}: must be at most g_max_fit_us = "
+            f"{cell.g_max_fit_us:g} uS, up to which the statistics were fitted"
+        )
+    if cell.t_read_s > cell.t0_s:
+        raise ChipError(
+            f"{origin}: [cell] t_read_s = {cell.t_read_s:g}: must be at most t0_s = {cell.t0_s:g} s, the "
+            "time of the first read"
+        )
+    for percent in range(101):
+        x = percent / 100 * cell.g_max_us / cell.g_max_fit_us
+        if math.fsum(c * x**power for power, c in enumerate(cell.programming_error_us)) < 0:
+            raise ChipError(
+                f"{origin}: [cell] programming_error_us = {shown(cell.programming_error_us)}: must not "
+                f"give a negative standard deviation, as it does at {x * cell.g_max_fit_us:g} uS"
+            )
+    if cell.low_tier_in_inference:
+        raise ChipError(
+            f"{origin}: [cell] low_tier_in_inference = true: must be false; a network that was programmed "
+            "and then only runs is read from its PCM pairs"
+        )
+
+
+def _read_tables(name: str, beside: Path | None, seen: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    """The tables of a chip file, merged into those that it extends, and the file's name for messages.
+
+    `beside` is the folder of the file that extends this one; `seen` names the files on the way here.
+    """
+    folder = None
+    if name in chip_names():
+        origin, text = name, (resources.files("pcmc.accel.chips") / f"{name}.toml").read_text("utf-8")
+    else:
+        path = Path(name) if beside is None else beside / name
+        origin, text, folder = str(path), _read_text(path), path.parent
+    if origin in seen:
+        raise ChipError(f"{seen[0]}: extends goes in a circle: {' -> '.join((*seen, origin))}")
+    tables = _parse(text, origin)
+    if "extends" not in tables:
+        return tables, origin
+    parent = tables.pop("extends")
+    if not isinstance(parent, str) or Path(parent).name != parent or "\\" in parent:
+        raise ChipError(f"{origin}: extends = {shown(parent)}: must be a shipped chip or a file beside it")
+    base, base_origin = _read_tables(parent, folder, (*seen, origin))
+    chip_from_dict(base, base_origin)  # so that a mistake is blamed on the file that has it
+    del base["name"]  # a changed chip must not go by the name of the original
+    return _merged(base, tables), origin
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the fields of `changes` put in, section by section."""
+    merged = {**base, **changes}
+    for key, old in base.items():
+        new = changes.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            # A cell of another kind shares no parameters with the old one: it replaces it whole.
+            same_kind = key != "cell" or new.get("kind", old["kind"]) == old["kind"]
+            merged[key] = {**old, **new} if same_kind else new
+    return merged
+
+
+def _read_text(path: Path) -> str:
+    """The text of a chip file; ChipError if it is missing, not a regular file, too large or not UTF-8."""
+    shipped = "shipped chips: " + ", ".join(chip_names())
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a directory; or a pipe, which might never end
+            raise ChipError(f"{path}: not a regular file; must be a chip description or a name ({shipped})")
+        with open(path, "rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        close = difflib.get_close_matches(str(path), chip_names(), 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ChipError(f"{path}: no such file, and no chip of that name{hint} ({shipped})") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        reason = getattr(error, "strerror", None) or error
+        raise ChipError(f"{shown(str(path))}: can't be read: {reason}") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise ChipError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes; must be a chip description in TOML")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ChipError(f"{path}: byte {error.start:,} is not UTF-8 text; must be a TOML file") from None
+
+
+def _parse(text: str, origin: str) -> dict[str, Any]:
+    """The tables of a TOML text; ChipError with line and column if it is not TOML."""
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError, or an integer with too many digits
+        raise ChipError(f"{origin}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise ChipError(f"{origin}: not valid TOML: nested too deeply") from None

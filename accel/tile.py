@@ -1,0 +1,310 @@
+"""What a bank of tiles does: `read` and, backwards, `read_transposed`, with or without converters.
+
+    bank = make_bank(cells, blocks, rows, cols)                  # checked once, then read often
+    y = read(x, bank)                                            # [vectors, rows] -> [vectors, cols]
+    y = read(x, bank, window=Window((3, 3), pads=(1, 1, 1, 1)))  # [n, channels, h, w] -> [n, cols, out_h, out_w]
+    y = read(x, bank, converters=Converters(127, 255, adc_full=12.0), bias_drive=1.0, threads=2)
+    d = read_transposed(dy, bank)                                # [vectors, cols] -> [vectors, rows]
+    d = read_transposed(dy, bank, window=w, image=(32, 32))      # [n, cols, out_h, out_w] -> [n, channels, 32, 32]
+    bank = bank.with_cells(noisy)                                # same blocks, other weights
+
+`cells` is float32 [n]: the blocks one after the other, each row-major. `blocks` is int64 [blocks, 6] with the
+columns row0, col0, rows, cols, bias, offset. A block is the part of the matrix [rows, cols] from (row0, col0) on; with
+bias = 1 its last row is no row of the matrix but the bias row, driven by `bias_drive`. Blocks that share columns are
+partial sums: each is digitized by itself, then they are added. Cells outside of all blocks are zero, so a grouped
+convolution is a table with blocks along the diagonal. Matrix row of a convolution: (channel * kh + ky) * kw + kx.
+
+The compiled kernels release the GIL; their numpy twins (`pcmc.accel.reference`, with the formulas of the converters)
+take over where no C compiler was at hand, or with PCMC_KERNELS=numpy in the environment. Results have the same bits
+whatever the number of threads and however vectors are batched, on one instruction set; PCMC_SIMD=plain|avx2|avx512
+caps that.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcmc.accel import reference
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+# Floats behind the cells that the kernels may read (and never use): PCMC_CELL_PADDING in _tile_read.h.
+CELL_PADDING = 64
+# Multiplications below which a second thread costs more than it brings.
+WORTH_A_THREAD = 1 << 20
+# A converter's levels are rounded in float32, exact up to here.
+MOST_LEVELS = 1 << 21
+# Kernel sizes, strides, dilations and paddings beyond this are no convolution.
+MOST_PIXELS = 1 << 24
+
+_NO_SCALE = np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Converters:
+    """The converters around a tile; levels L = 2^(bits - 1) - 1, and 0 switches one off.
+
+    `adc_full` is the ADC's full scale in units of (weight x input range): range_cells * w_max.
+    """
+
+    dac_levels: int = 0
+    adc_levels: int = 0
+    adc_full: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("dac_levels", "adc_levels"):
+            if not 0 <= getattr(self, name) <= MOST_LEVELS:
+                raise ValueError(f"{name} is {getattr(self, name)}, should be 0 (off) to {MOST_LEVELS}")
+        if self.adc_levels and not 0 < self.adc_full < np.inf:
+            raise ValueError(f"adc_full is {self.adc_full}, should be positive and finite while the ADC is on")
+
+    @property
+    def on(self) -> bool:
+        """Whether either converter is on."""
+        return bool(self.dac_levels or self.adc_levels)
+
+
+OFF = Converters()
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The window of a convolution, (y, x) of each; pads are (top, left, bottom, right). 1-D: height 1, kernel 1 x k."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def __post_init__(self) -> None:
+        for name, least in (("kernel", 1), ("strides", 1), ("dilations", 1), ("pads", 0)):
+            values = getattr(self, name)
+            if not all(least <= value <= MOST_PIXELS for value in values):
+                raise ValueError(f"{name} of a window are {values}, should be {least} to {MOST_PIXELS}")
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the output for an image of height x width; ValueError if the window does not fit."""
+        sizes = []
+        for axis, size in enumerate((height, width)):
+            span = (self.kernel[axis] - 1) * self.dilations[axis] + 1
+            room = size + self.pads[axis] + self.pads[axis + 2] - span
+            if room < 0 or size < 1:
+                raise ValueError(f"{self} does not fit an image of {height} x {width}")
+            sizes.append(room // self.strides[axis] + 1)
+        return sizes[0], sizes[1]
+
+    def _packed(self) -> Ints:
+        """As the kernels take it."""
+        return np.array((*self.kernel, *self.strides, *self.dilations, *self.pads[:2]), np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bank:
+    """The blocks of a matrix [rows, cols], checked and ready to be read; made by `make_bank`, see there."""
+
+    cells: Floats  # followed in memory by CELL_PADDING zeros
+    blocks: Ints
+    rows: int
+    cols: int
+    has_bias: bool
+
+    def with_cells(self, cells: Floats) -> Bank:
+        """The same blocks with other weights, float32 [n] as in `make_bank`; ValueError if there are fewer or more."""
+        if cells.shape != self.cells.shape:
+            raise ValueError(f"cells have the shape {cells.shape}, should have {self.cells.shape}")
+        return Bank(_padded(cells), self.blocks, self.rows, self.cols, self.has_bias)
+
+
+def make_bank(cells: Floats, blocks: Ints, rows: int, cols: int) -> Bank:
+    """Check the table of blocks against the matrix [rows, cols] and the cells, and copy both.
+
+    Nothing outside of them can be touched later, whatever file the table came from. Raises ValueError that names the
+    first bad block.
+    """
+    blocks = np.array(blocks, np.int64, order="C", ndmin=2)
+    if blocks.size == 0:
+        blocks = blocks.reshape(0, 6)
+    if blocks.shape[1:] != (6,):
+        raise ValueError(f"a table of blocks has the shape {blocks.shape}, should have 6 columns")
+    if rows < 0 or cols < 0:
+        raise ValueError(f"a matrix of {rows} x {cols} can't be")
+    padded = _padded(cells)
+    _check_blocks(blocks, rows, cols, padded.size)
+    blocks.flags.writeable = False
+    return Bank(padded, blocks, rows, cols, bool(blocks[:, 4].any()))
+
+
+def read(
+    x: Floats,
+    bank: Bank,
+    *,
+    bias_drive: float = 1.0,
+    converters: Converters = OFF,
+    window: Window | None = None,
+    threads: int = 1,
+) -> Floats:
+    """Read all blocks of a bank for the input vectors x.
+
+    x is float32 [vectors, bank.rows], the result [vectors, bank.cols]; with a window x is [n, channels, h, w], where
+    bank.rows = channels * kh * kw, and the result [n, bank.cols, out_h, out_w]. The range of the converters is that of
+    each vector (image) by itself, `input_range`. Raises ValueError if the shapes do not fit, MemoryError.
+    """
+    x = _check_input(x, 2 if window is None else 4)
+    scale = _scale(x, abs(bias_drive) if bank.has_bias else 0.0, converters, threads)
+    levels = (converters.dac_levels, converters.adc_levels, converters.adc_full)
+    if window is None:
+        if x.shape[1] != bank.rows:
+            raise ValueError(f"vectors have {x.shape[1]} values, but the bank {bank.rows} rows")
+        out = np.zeros((len(x), bank.cols), np.float32)
+        args: tuple[Any, ...] = (x, bank.cells, bank.blocks, out, scale, bias_drive, *levels)
+        _run(kernels().dense_read, args, len(x), len(x) * bank.cells.size, threads)
+        return out
+    _check_channels(bank, window, x.shape[1])
+    out_size = window.output_size(*x.shape[2:])
+    out = np.zeros((len(x), bank.cols, *out_size), np.float32)
+    # Few images: cut each into bands of output rows, so that all threads have something to do.
+    chunks = 1 if threads == 1 or len(x) >= 4 * threads or len(x) % threads == 0 else min(threads, out_size[0])
+    args = (x, bank.cells, bank.blocks, out, scale, bias_drive, *levels, window._packed(), chunks)
+    _run(kernels().conv_read, args, len(x) * chunks, out[:, 0].size * bank.cells.size if bank.cols else 0, threads)
+    return out
+
+
+def read_transposed(
+    d: Floats,
+    bank: Bank,
+    *,
+    converters: Converters = OFF,
+    window: Window | None = None,
+    image: tuple[int, int] | None = None,
+    threads: int = 1,
+) -> Floats:
+    """Read a bank backwards, rows for columns: what errors d at its outputs are at its inputs.
+
+    d is shaped as the result of `read`, the result as its input; with a window, `image` gives height and width of the
+    input, and every [row, position] value is digitized before it is added where its input came from. Bias rows take
+    no part. Raises ValueError if the shapes do not fit, MemoryError.
+    """
+    d = _check_input(d, 2 if window is None else 4)
+    if d.shape[1] != bank.cols:
+        raise ValueError(f"errors have {d.shape[1]} {'values' if window is None else 'channels'}, "
+                         f"but the bank {bank.cols} columns")  # fmt: skip
+    scale = _scale(d, 0.0, converters, threads)
+    levels = (converters.dac_levels, converters.adc_levels, converters.adc_full)
+    if window is None:
+        out = np.zeros((len(d), bank.rows), np.float32)
+        args: tuple[Any, ...] = (d, bank.cells, bank.blocks, out, scale, *levels)
+        _run(kernels().dense_read_transposed, args, len(d), len(d) * bank.cells.size, threads)
+        return out
+    if image is None or window.output_size(*image) != d.shape[2:]:
+        raise ValueError(f"errors of {d.shape[2]} x {d.shape[3]} don't come from {window} on an image of {image}")
+    channels = bank.rows // (window.kernel[0] * window.kernel[1])
+    _check_channels(bank, window, channels)
+    out = np.zeros((len(d), channels, *image), np.float32)
+    args = (d, bank.cells, bank.blocks, out, scale, *levels, window._packed())
+    _run(kernels().conv_read_transposed, args, len(d), out.size, threads)
+    return out
+
+
+def input_range(x: Floats, floor: float = 0.0, threads: int = 1) -> Floats:
+    """The input range of each vector or image: max |x[i]|, NaN left out, at least `floor`; float32 [len(x)]."""
+    flat = np.ascontiguousarray(x, np.float32).reshape(len(x), -1) if x.size else np.zeros((len(x), 0), np.float32)
+    scale = np.empty(len(x), np.float32)
+    _run(kernels().input_range, (flat, floor, scale), len(x), flat.size, threads)
+    return scale
+
+
+@functools.cache
+def kernels() -> ModuleType:
+    """The module with the kernels: the compiled ones, or the numpy twins with a warning that they are slow."""
+    if os.environ.get("PCMC_KERNELS", "") == "numpy":
+        return reference
+    try:
+        from pcmc.accel import _kernels
+    except ImportError as error:
+        warnings.warn(
+            f"the compiled kernels of pcmc are missing ({error}); tile reads run on numpy, many times slower. "
+            "Install a C compiler and then pcmc again (pip install --force-reinstall --no-deps pcmc).",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return reference
+    compiled: ModuleType = _kernels
+    return compiled
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="pcmc-read")
+
+
+# The threads of a pool do not survive a fork; waiting for them would never end.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _run(kernel: Callable[..., None], args: tuple[Any, ...], items: int, work: int, threads: int) -> None:
+    """Run a kernel over all items, in as many threads as are given and worth it."""
+    threads = min(threads, items, work // WORTH_A_THREAD + 1)
+    if threads <= 1:
+        kernel(*args, 0, items)
+        return
+    bounds = [items * i // threads for i in range(threads + 1)]
+    parts = [_pool(threads).submit(kernel, *args, *bounds[i : i + 2]) for i in range(1, threads)]
+    try:
+        kernel(*args, *bounds[:2])  # this thread works, too
+    finally:
+        for part in parts:
+            part.result()
+
+
+def _scale(x: Floats, floor: float, converters: Converters, threads: int) -> Floats:
+    return input_range(x, floor, threads) if converters.on else _NO_SCALE
+
+
+def _padded(cells: Floats) -> Floats:
+    """A read-only copy of the cells, with what the kernels may read behind them."""
+    if cells.dtype != np.float32 or cells.ndim != 1:
+        raise ValueError(f"cells are {cells.dtype} of shape {cells.shape}, should be float32 and one-dimensional")
+    whole = np.zeros(cells.size + CELL_PADDING, np.float32)
+    whole[: cells.size] = cells
+    whole.flags.writeable = False
+    return whole[: cells.size]
+
+
+def _check_blocks(blocks: Ints, rows: int, cols: int, cells: int) -> None:
+    """Every block inside of the matrix and of the cells; no sum or product here can overflow before it is refused."""
+    row0, col0, height, width, bias, offset = blocks.T
+    bad = (blocks < 0).any(axis=1) | (bias > 1) | (height < 1) | (width < 1)
+    bad |= (row0 > rows) | (height > rows + 1) | (col0 > cols) | (width > cols) | (offset > cells)
+    bad |= np.where(bad, False, (row0 + height - bias > rows) | (col0 + width > cols))
+    bad |= np.where(bad, False, height > (cells - offset) // np.maximum(width, 1))
+    if bad.any():
+        at = int(bad.argmax())
+        raise ValueError(
+            f"block {at} (row0, col0, rows, cols, bias, offset = {blocks[at].tolist()}) lies outside of the matrix of "
+            f"{rows} x {cols} or of its {cells} cells"
+        )
+
+
+def _check_input(x: Floats, dimensions: int) -> Floats:
+    if x.dtype != np.float32 or x.ndim != dimensions:
+        raise ValueError(f"an input is {x.dtype} with {x.ndim} dimensions, should be float32 with {dimensions}")
+    return np.ascontiguousarray(x)
+
+
+def _check_channels(bank: Bank, window: Window, channels: int) -> None:
+    kh, kw = window.kernel
+    if channels * kh * kw != bank.rows:
+        raise ValueError(f"{channels} channels of {kh} x {kw} windows are {channels * kh * kw} values, "
+                         f"but the bank has {bank.rows} rows")  # fmt: skip

@@ -1,0 +1,1 @@
+"""Whole jobs over a model: what the command line's larger commands do."""

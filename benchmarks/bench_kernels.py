@@ -1,0 +1,167 @@
+"""How fast tiles are read: dense reads against numpy's float32 product, convolutions in GFLOP/s.
+
+    python benchmarks/bench_kernels.py            # a table
+    python benchmarks/bench_kernels.py --json
+
+Each thread count runs in a process of its own, because OpenBLAS reads its number of threads when numpy is imported.
+Both sides of a ratio are timed in turns in the same process, so that a busy machine slows both; medians are given.
+`ratio` is our time over numpy's: below 1 is faster than numpy, which has no converters and one block.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+THREADS = (1, 2)
+VECTORS = (1, 32, 256)
+BATCH = 64
+# (name, channels, columns, height and width, kernel, stride)
+CONVOLUTIONS = (
+    ("16ch 32x32, 3x3", 16, 16, 32, 3, 1),
+    ("32ch 16x16, 3x3", 32, 32, 16, 3, 1),
+    ("64ch 8x8, 3x3", 64, 64, 8, 3, 1),
+    ("16-32ch 32x32, 3x3 stride 2", 16, 32, 32, 3, 2),
+    ("32-64ch 16x16, 3x3 stride 2", 32, 64, 16, 3, 2),
+    ("16-32ch 32x32, 1x1 stride 2", 16, 32, 32, 1, 2),
+    ("64-256ch 16x16, 1x1", 64, 256, 16, 1, 1),
+)
+DEPTHWISE = 256
+
+
+def rows() -> list[dict[str, Any]]:
+    """All measurements; keys: name, threads, converters, ms, gflops, and for dense reads ratio."""
+    found: list[dict[str, Any]] = []
+    for threads in THREADS:
+        env = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}
+        env |= {"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+        run = subprocess.run(
+            [sys.executable, __file__, "--measure", str(threads)], env=env, check=True, stdout=subprocess.PIPE
+        )
+        found += json.loads(run.stdout)
+    return found
+
+
+def measure(threads: int) -> list[dict[str, Any]]:
+    import numpy as np
+
+    from pcmc.accel.tile import Converters
+
+    rng = np.random.default_rng(0)
+    found = []
+    for converters in (Converters(), Converters(127, 255, adc_full=12.0)):
+        for vectors in VECTORS:
+            found += _dense(rng, vectors, converters, threads)
+        for shape in CONVOLUTIONS:
+            found += _convolution(rng, shape, converters, threads)
+        found += _depthwise(rng, converters, threads)
+    return found
+
+
+def _dense(rng: Any, vectors: int, converters: Any, threads: int) -> list[dict[str, Any]]:
+    """512 x 512 in one block, forward and transposed."""
+    import numpy as np
+
+    from pcmc.accel import tile
+
+    weights = rng.standard_normal((512, 512), np.float32)
+    x = rng.standard_normal((vectors, 512), np.float32)
+    bank = tile.make_bank(weights.ravel(), np.array([[0, 0, 512, 512, 0, 0]]), 512, 512)
+    flop = 2 * 512 * 512 * vectors
+    found = []
+    for name, ours, numpys in (
+        ("dense 512x512", lambda: tile.read(x, bank, converters=converters, threads=threads), lambda: x @ weights),
+        (
+            "transposed 512x512",
+            lambda: tile.read_transposed(x, bank, converters=converters, threads=threads),
+            lambda: x @ weights.T,
+        ),
+    ):
+        mine, theirs = _seconds(ours, numpys)
+        found.append(_row(f"{name}, {vectors} vectors", threads, converters, mine, flop) | {"ratio": mine / theirs})
+    return found
+
+
+def _convolution(rng: Any, shape: tuple[Any, ...], converters: Any, threads: int) -> list[dict[str, Any]]:
+    """A convolution in one block, forward and transposed."""
+    import numpy as np
+
+    from pcmc.accel import tile
+
+    name, channels, cols, size, kernel, stride = shape
+    window = tile.Window((kernel, kernel), (stride, stride), pads=(kernel // 2,) * 4)
+    matrix = channels * kernel * kernel
+    bank = tile.make_bank(
+        rng.standard_normal(matrix * cols, np.float32), np.array([[0, 0, matrix, cols, 0, 0]]), matrix, cols
+    )
+    x = rng.standard_normal((BATCH, channels, size, size), np.float32)
+    y = tile.read(x, bank, window=window)
+    flop = 2 * matrix * y.size
+    options = {"converters": converters, "window": window, "threads": threads}
+    (forward,) = _seconds(lambda: tile.read(x, bank, **options))
+    (backward,) = _seconds(lambda: tile.read_transposed(y, bank, image=(size, size), **options))
+    return [
+        _row(name, threads, converters, forward, flop),
+        _row(f"{name}, transposed", threads, converters, backward, flop),
+    ]
+
+
+def _depthwise(rng: Any, converters: Any, threads: int) -> list[dict[str, Any]]:
+    """One block of 9 x 1 for each channel."""
+    import numpy as np
+
+    from pcmc.accel import tile
+
+    window = tile.Window((3, 3), pads=(1, 1, 1, 1))
+    blocks = [[9 * c, c, 9, 1, 0, 9 * c] for c in range(DEPTHWISE)]
+    bank = tile.make_bank(rng.standard_normal(9 * DEPTHWISE, np.float32), np.array(blocks), 9 * DEPTHWISE, DEPTHWISE)
+    x = rng.standard_normal((8, DEPTHWISE, 16, 16), np.float32)
+    (seconds,) = _seconds(lambda: tile.read(x, bank, converters=converters, window=window, threads=threads))
+    return [_row(f"{DEPTHWISE}ch 16x16, 3x3 depthwise", threads, converters, seconds, 2 * 9 * x.size)]
+
+
+def _row(name: str, threads: int, converters: Any, seconds: float, flop: float) -> dict[str, Any]:
+    kind = "DAC+ADC" if converters.on else "ideal"
+    return {"name": name, "threads": threads, "converters": kind, "ms": seconds * 1e3, "gflops": flop / seconds / 1e9}
+
+
+def _seconds(*calls: Callable[[], Any], turns: int = 9, least: float = 0.01) -> list[float]:
+    """Median seconds of each call, taken in turns, each turn at least `least` seconds long."""
+    repeats = []
+    for call in calls:
+        call()
+        start = time.perf_counter()
+        call()
+        repeats.append(max(1, int(least / max(time.perf_counter() - start, 1e-7))))
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(turns):
+        for call, repeat, taken in zip(calls, repeats, times, strict=True):
+            start = time.perf_counter()
+            for _ in range(repeat):
+                call()
+            taken.append((time.perf_counter() - start) / repeat)
+    return [statistics.median(taken) for taken in times]
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--measure"]:
+        print(json.dumps(measure(int(sys.argv[2]))))
+        return
+    found = rows()
+    if "--json" in sys.argv:
+        print(json.dumps(found, indent=1))
+        return
+    print(f"{'read':42} threads  converters       ms  GFLOP/s  time / numpy")
+    for row in found:
+        ratio = f"{row['ratio']:13.2f}" if "ratio" in row else ""
+        print(f"{row['name']:42} {row['threads']:7}  {row['converters']:10} {row['ms']:8.3f} {row['gflops']:8.1f} {ratio}")
+
+
+if __name__ == "__main__":
+    main()

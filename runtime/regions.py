@@ -1,0 +1,38 @@
+"""Digital regions: parts of the model that onnxruntime runs between the reads of banks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pcmc.errors import ProgramError
+
+#: Operator domains that onnxruntime implements.
+KNOWN_DOMAINS = frozenset({
+    "", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft", "com.microsoft.nchwc",
+})
+#: Operators of quantized models: onnxruntime's own fusions would round elsewhere than the model says.
+QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+
+
+def open_region(model: Any, name: str, threads: int) -> Any:
+    """An onnxruntime session for a digital region.
+
+    Raises:
+        ProgramError: onnxruntime does not take the region.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Our own threads read tiles between the regions: onnxruntime's must not spin meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    levels = onnxruntime.GraphOptimizationLevel
+    quantized = any(node.op_type in QUANTIZED for node in model.graph.node)
+    options.graph_optimization_level = levels.ORT_DISABLE_ALL if quantized else levels.ORT_ENABLE_EXTENDED
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own, undocumented classes
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ProgramError(f"region '{name}': onnxruntime does not take it: {text}") from None

@@ -1,0 +1,18 @@
+"""Builds the Cython kernels; everything else is in pyproject.toml.
+
+Without a working C compiler the installation goes on without them, and pcmc runs on their numpy twins.
+"""
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+KERNELS = Extension(
+    "pcmc.accel._kernels",
+    sources=["accel/_kernels.pyx", "accel/_tile_read.c"],
+    depends=["accel/_tile_read.h", "accel/_tile_read_isa.h"],
+    include_dirs=["accel"],
+    extra_compile_args=["-O3"],
+    optional=True,
+)
+
+setup(ext_modules=cythonize([KERNELS], language_level=3))

@@ -1,0 +1,263 @@
+"""The cells obey their published laws: mean, variance, distribution, and a second lab's fit.
+
+Tolerances of means, variances and shares are five standard errors at the sample size used, so a right program
+fails once in some millions of seeds; of distributions, a Kolmogorov-Smirnov p-value of 1e-3. The seeds are
+fixed.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from pcmc.accel.cells import Devices, IdealCell, TwoTierCell, make_cell
+from pcmc.accel.cells.pcm import add_programming_error, add_read_noise
+from pcmc.accel.chip import IdealCellSpec, load_chip
+from pcmc.accel.random import stream
+from pcmc.errors import ChipError
+from scipy import stats
+
+SPEC = load_chip("nature2018").cell
+CELL = make_cell(SPEC)
+N = 100_000
+UNIT_US = SPEC.significance * SPEC.g_max_us  # a weight of 1 is the full range
+
+
+def rng(step=0):
+    return stream(0, (0,), "test", step)
+
+
+def sigma_prog(g):
+    """The published polynomial, written again: Nandakumar 2020 as in aihwkit."""
+    x = g / 25.0
+    return 0.26348 + 1.9650 * x - 1.1731 * x**2
+
+
+def sigma_read(g, at_s):
+    """The published law, written again: t0 is part of at_s."""
+    if g == 0:
+        return 0.0
+    return g * min(0.0088 / (g / 25.0) ** 0.65, 0.2) * math.sqrt(math.log((at_s + 250e-9) / (2 * 250e-9)))
+
+
+def programmed(g):
+    target = np.full(N, g, np.float32)
+    add_programming_error(target, SPEC, rng())
+    return target
+
+
+def found(g, at_s=20.0):
+    conductance = np.full(N, g, np.float32)
+    add_read_noise(conductance, SPEC, rng(), at_s)
+    return conductance
+
+
+def assert_gaussian(sample, mean, sigma):
+    """Mean, variance and shape of an unclipped sample."""
+    assert abs(sample.mean(dtype=np.float64) - mean) < 5 * sigma / math.sqrt(len(sample))
+    assert sample.var(dtype=np.float64) / sigma**2 == pytest.approx(1.0, abs=5 * math.sqrt(2 / len(sample)))
+    assert stats.kstest(sample[:20_000].astype(np.float64), "norm", args=(mean, sigma)).pvalue > 1e-3
+
+
+# --- programming ---
+
+
+@pytest.mark.parametrize("g", [5.0, 10.0, 15.0, 20.0])
+def test_programming_error_is_gaussian_with_the_published_deviation(g):
+    assert sigma_prog(g) < g / 6  # so that clipping at 0 plays no part
+    assert_gaussian(programmed(g), g, sigma_prog(g))
+
+
+@pytest.mark.parametrize("g", [0.0, 0.1, 0.5])
+def test_programming_error_near_zero_is_clipped_at_zero(g):
+    sample, sigma = programmed(g).astype(np.float64), sigma_prog(g)
+    assert sample.min() == 0.0
+    clipped = stats.norm.cdf(-g / sigma)
+    assert np.mean(sample == 0.0) == pytest.approx(clipped, abs=5 * math.sqrt(clipped * (1 - clipped) / N))
+    mean = g * (1 - clipped) + sigma * stats.norm.pdf(g / sigma)  # of max(0, N(g, sigma))
+    assert sample.mean() == pytest.approx(mean, abs=5 * sigma / math.sqrt(N))
+
+
+def test_device_at_reset_errs_with_the_mean_that_its_docstring_states():
+    assert programmed(0.0).mean() == pytest.approx(
+        0.26348 / math.sqrt(2 * math.pi), abs=5 * 0.27 / math.sqrt(N)
+    )
+
+
+def test_deviation_agrees_with_the_second_published_fit():
+    # CrossSim, devices/custom/PCM_Joshi.py (Joshi 2020, same lab): G in uS, fitted from 0.25 to 25 uS.
+    for g in np.linspace(0.0, 25.0, 26):
+        joshi = -0.00178767 * g**2 + 0.07585724 * g + 0.28638599
+        sample = np.full(1, g, np.float32)
+        add_programming_error(sample, SPEC, FixedNormal(1.0))  # one standard deviation up, whatever that is
+        ours = float(sample[0]) - g
+        assert ours == pytest.approx(joshi, rel=0.012 if g >= 10 else 0.10), g
+
+
+class FixedNormal:
+    """A generator whose every normal number is the same: turns noise into its standard deviation."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def standard_normal(self, n, dtype):
+        return np.full(n, self.value, dtype)
+
+
+def test_programming_error_of_different_devices_is_independent():
+    devices = CELL.program(np.full(N, 0.5, np.float32), UNIT_US, rng())
+    same_cell = np.corrcoef(devices.g_plus, devices.g_minus)[0, 1]
+    neighbours = np.corrcoef(devices.g_plus[:-1], devices.g_plus[1:])[0, 1]
+    assert abs(same_cell) < 5 / math.sqrt(N)
+    assert abs(neighbours) < 5 / math.sqrt(N)
+
+
+def test_exact_targets_put_each_sign_into_its_own_device():
+    devices = CELL.program(np.array([0.0, 0.5, -0.25, 1.0, -1.0], np.float32), UNIT_US, None)
+    assert devices.g_plus.tolist() == [0.0, 10.0, 0.0, 20.0, 0.0]
+    assert devices.g_minus.tolist() == [0.0, 0.0, 5.0, 0.0, 20.0]
+
+
+def test_weights_beyond_the_range_are_programmed_to_its_end():
+    devices = CELL.program(np.array([7.0, -1.001], np.float32), UNIT_US, None)
+    assert devices.g_plus.tolist() == [20.0, 0.0]
+    assert devices.g_minus.tolist() == [0.0, 20.0]
+
+
+def test_the_device_that_stays_at_reset_errs_too():
+    devices = CELL.program(np.full(N, 0.5, np.float32), UNIT_US, rng())
+    assert devices.g_minus.mean() == pytest.approx(
+        0.26348 / math.sqrt(2 * math.pi), abs=5 * 0.27 / math.sqrt(N)
+    )
+
+
+# --- reading ---
+
+
+@pytest.mark.parametrize("at_s", [20.0, 3600.0, 86_400.0 * 365])
+@pytest.mark.parametrize("g", [5.0, 10.0, 20.0])
+def test_read_noise_is_gaussian_with_the_published_deviation(g, at_s):
+    sigma = sigma_read(g, at_s)
+    assert sigma < g / 6  # so that clipping at 0 plays no part
+    assert_gaussian(found(g, at_s), g, sigma)
+
+
+@pytest.mark.parametrize("g", [0.01, 0.1, 0.2])
+def test_read_noise_of_small_conductances_is_a_fifth_of_them_times_the_spectrum(g):
+    sample = np.full(1, g, np.float32)
+    add_read_noise(sample, SPEC, FixedNormal(1.0), 20.0)
+    assert float(sample[0]) == pytest.approx(g * (1 + 0.2 * math.sqrt(math.log(4e7 + 0.5))), rel=1e-5)
+
+
+@pytest.mark.parametrize("g", [0.3, 1.0, 5.0, 12.5, 25.0])
+def test_read_noise_follows_the_power_law_above(g):
+    sample = np.full(1, g, np.float32)
+    add_read_noise(sample, SPEC, FixedNormal(1.0), 20.0)
+    assert float(sample[0]) - g == pytest.approx(sigma_read(g, 20.0), rel=1e-4)
+
+
+def test_a_device_of_no_conductance_has_no_read_noise():
+    assert not found(0.0).any()
+
+
+def test_read_conductances_are_clipped_at_zero_as_often_as_the_law_says():
+    sample = found(0.2)
+    assert sample.min() == 0.0
+    clipped = stats.norm.cdf(-0.2 / sigma_read(0.2, 20.0))
+    assert np.mean(sample == 0.0) == pytest.approx(clipped, abs=5 * math.sqrt(clipped * (1 - clipped) / N))
+
+
+def test_a_read_without_noise_finds_the_programmed_weights_to_rounding():
+    weights = rng().uniform(-1, 1, 10_000).astype(np.float32)
+    read = CELL.read(CELL.program(weights, UNIT_US, None), UNIT_US, None)
+    assert read.dtype == np.float32
+    # One rounding each in the two scalings: two units in the last place.
+    np.testing.assert_allclose(read, weights, rtol=2**-22, atol=0)
+
+
+def test_a_noisy_read_has_the_variance_of_both_devices_divided_by_the_unit_squared():
+    devices = CELL.program(np.full(N, 0.5, np.float32), UNIT_US, None)
+    read = CELL.read(devices, UNIT_US, rng())
+    assert_gaussian(read, 0.5, sigma_read(10.0, 20.0) * SPEC.significance / UNIT_US)
+
+
+@pytest.mark.parametrize("significance", [1.0, 4.0])
+def test_significance_scales_the_conductances_but_not_the_weights(significance):
+    cell = TwoTierCell(dataclasses.replace(SPEC, significance=significance))
+    devices = cell.program(np.array([0.5], np.float32), 12.0, None)
+    assert devices.g_plus[0] == pytest.approx(0.5 * 12.0 / significance)
+    assert cell.read(devices, 12.0, None)[0] == pytest.approx(0.5, rel=1e-6)
+
+
+def test_reading_leaves_the_devices_as_they_are_and_repeats_for_a_stream():
+    devices = CELL.program(np.linspace(-1, 1, 1000, dtype=np.float32), UNIT_US, rng())
+    before = devices.g_plus.copy(), devices.g_minus.copy()
+    first, again, other = (CELL.read(devices, UNIT_US, rng(step)) for step in (1, 1, 2))
+    assert np.array_equal(before, (devices.g_plus, devices.g_minus))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("at_s", [19.99, 0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_read_outside_the_fitted_times_is_refused(at_s, noisy):
+    devices = CELL.program(np.zeros(3, np.float32), UNIT_US, None)
+    with pytest.raises(ChipError, match=r"must be at least 20 s"):
+        CELL.read(devices, UNIT_US, rng() if noisy else None, at_s)
+
+
+# --- arrays ---
+
+
+def test_noise_does_not_depend_on_how_large_networks_are_cut_into_pieces(monkeypatch):
+    def run():
+        devices = CELL.program(np.linspace(-1, 1, 1001, dtype=np.float32), UNIT_US, rng())
+        return CELL.read(devices, UNIT_US, rng(1))
+
+    whole = run()
+    monkeypatch.setattr("pcmc.accel.cells.pcm._CHUNK", 10)
+    np.testing.assert_allclose(run(), whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", [CELL, IdealCell(IdealCellSpec("ideal"))])
+@pytest.mark.parametrize("n", [0, 1, 65_536, 65_537])
+def test_any_number_of_cells_and_read_only_weights_are_taken(cell, n):
+    weights = np.full(n, 0.5, np.float32)
+    weights.flags.writeable = False
+    devices = cell.program(weights, UNIT_US, rng())
+    read = cell.read(devices, UNIT_US, rng(1))
+    assert read.shape == (n,)
+    assert read.dtype == np.float32
+    assert (weights == 0.5).all()
+
+
+@pytest.mark.parametrize("cell", [CELL, IdealCell(IdealCellSpec("ideal"))])
+@pytest.mark.parametrize("weights", [np.zeros(3), np.zeros((2, 2), np.float32)])
+def test_other_arrays_than_float32_vectors_are_refused(cell, weights):
+    with pytest.raises(TypeError, match="float32"):
+        cell.program(weights, UNIT_US, None)
+
+
+def test_devices_can_not_be_changed():
+    mine = np.ones(3, np.float32)
+    devices = Devices(mine, mine)
+    with pytest.raises(ValueError, match="read-only"):
+        devices.g_plus[0] = 2.0
+    mine[0] = 5.0  # the owner's array stays the owner's
+
+
+def test_an_ideal_cell_holds_any_weight_exactly_without_copying_it():
+    cell = make_cell(IdealCellSpec("ideal"))
+    weights = np.array([0.1, -3e38, 1e-45, 0.0, -0.0], np.float32)
+    devices = cell.program(weights, 123.0, rng())
+    read = cell.read(devices, 123.0, rng(), at_s=0.0)
+    assert read.tobytes() == weights.tobytes()
+    assert np.shares_memory(read, weights)
+    assert not read.flags.writeable
+
+
+def test_make_cell_gives_the_kind_that_the_chip_names():
+    assert isinstance(CELL, TwoTierCell)
+    assert CELL.g_max == 20.0
+    assert isinstance(make_cell(IdealCellSpec("ideal")), IdealCell)
+    assert make_cell(IdealCellSpec("ideal")).g_max == 1.0
