@@ -6,13 +6,19 @@ Without a working C compiler the installation goes on without them, and pcmc run
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNELS = Extension(
-    "pcmc.accel._kernels",
-    sources=["accel/_kernels.pyx", "accel/_tile_read.c"],
-    depends=["accel/_tile_read.h", "accel/_tile_read_isa.h"],
-    include_dirs=["accel"],
-    extra_compile_args=["-O3"],
-    optional=True,
+extensions = cythonize(
+    [
+        Extension(
+            "pcmc.accel._kernels",
+            sources=["accel/_kernels.pyx", "accel/_tile_read.c"],
+            depends=["accel/_tile_read.h", "accel/_tile_read_isa.h"],
+            include_dirs=["accel"],
+            extra_compile_args=["-O3"],
+        )
+    ],
+    language_level=3,
 )
+for extension in extensions:
+    extension.optional = True  # cythonize forgets it when it is said above
 
-setup(ext_modules=cythonize([KERNELS], language_level=3))
+setup(ext_modules=extensions)

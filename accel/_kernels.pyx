@@ -1,9 +1,10 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, freethreading_compatible=True
-"""The tile reads as Python sees them; the work is in _tile_read.c, the meaning in reference.py (same signatures).
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: freethreading_compatible=True
+"""The tile reads as Python sees them: the work is in _tile_read.c, the meaning in reference.py.
 
-Only `pcmc.accel.tile` calls these: nothing is checked here. All arrays are C-contiguous; `cells` is followed by
-`CELL_PADDING` floats that may be read; `scale` holds one range per item, or nothing if both converters are off.
-Each call adds to `out` for the items [first, last) only, without the GIL.
+Only `pcmc.accel.tile` calls these: nothing is checked here. Arrays are C-contiguous; `cells` is followed by
+`CELL_PADDING` floats that may be read; `scale` holds a range for each item, or nothing with converters off.
+Each call overwrites `out` for the items [first, last) only, without the GIL.
 """
 
 from libc.stdint cimport int64_t
@@ -41,15 +42,17 @@ cdef extern from "_tile_read.h" nogil:
 
     struct pcmc_kernels:
         const char *simd
-        int dense_read(const pcmc_bank *, const pcmc_converters *, const float *, float, float *, int64_t, int64_t) noexcept nogil
-        int dense_read_transposed(const pcmc_bank *, const pcmc_converters *, const float *, float *, int64_t, int64_t) noexcept nogil
+        int dense_read(const pcmc_bank *, const pcmc_converters *, const float *, float, float *,
+                       int64_t, int64_t) noexcept nogil
+        int dense_read_transposed(const pcmc_bank *, const pcmc_converters *, const float *, float *,
+                                  int64_t, int64_t) noexcept nogil
         int conv_read(const pcmc_bank *, const pcmc_converters *, const pcmc_window *, const pcmc_images *,
                       const float *, float, float *, int64_t, int64_t, int64_t) noexcept nogil
         int conv_read_transposed(const pcmc_bank *, const pcmc_converters *, const pcmc_window *,
                                  const pcmc_images *, const float *, float *, int64_t, int64_t) noexcept nogil
         void input_range(const float *, int64_t, float, float *, int64_t, int64_t) noexcept nogil
 
-    # Named apart from the struct: C keeps struct tags and functions in different name spaces, Cython does not.
+    # Named apart from the struct: in C tags and functions have name spaces of their own, in Cython not.
     const pcmc_kernels *choose_kernels "pcmc_kernels"()
 
 
@@ -82,7 +85,9 @@ cdef inline pcmc_converters make_converters(
     return converters
 
 
-cdef inline pcmc_images make_images(const float[:, :, :, ::1] inputs, const float[:, :, :, ::1] outputs) noexcept nogil:
+cdef inline pcmc_images make_images(
+    const float[:, :, :, ::1] inputs, const float[:, :, :, ::1] outputs
+) noexcept nogil:
     cdef pcmc_images images
     images.channels = inputs.shape[1]
     images.height = inputs.shape[2]
@@ -101,7 +106,7 @@ def dense_read(
     cdef pcmc_bank bank
     cdef pcmc_converters converters
     cdef int failed = 0
-    if first >= last or blocks.shape[0] == 0:
+    if first >= last:
         return
     with nogil:
         bank = make_bank(cells, blocks, x.shape[1], out.shape[1])
@@ -119,7 +124,7 @@ def dense_read_transposed(
     cdef pcmc_bank bank
     cdef pcmc_converters converters
     cdef int failed = 0
-    if first >= last or blocks.shape[0] == 0:
+    if first >= last:
         return
     with nogil:
         bank = make_bank(cells, blocks, out.shape[1], d.shape[1])
@@ -130,8 +135,9 @@ def dense_read_transposed(
 
 
 def conv_read(
-    const float[:, :, :, ::1] x, const float[::1] cells, const int64_t[:, ::1] blocks, float[:, :, :, ::1] out,
-    const float[::1] scale, float bias_drive, float dac_levels, float adc_levels, float adc_full,
+    const float[:, :, :, ::1] x, const float[::1] cells, const int64_t[:, ::1] blocks,
+    float[:, :, :, ::1] out, const float[::1] scale, float bias_drive,
+    float dac_levels, float adc_levels, float adc_full,
     const int64_t[::1] window, int64_t chunks, int64_t first, int64_t last,
 ):
     """See `reference.conv_read`."""
@@ -139,7 +145,7 @@ def conv_read(
     cdef pcmc_converters converters
     cdef pcmc_images images
     cdef int failed = 0
-    if first >= last or blocks.shape[0] == 0:
+    if first >= last:
         return
     with nogil:
         bank = make_bank(cells, blocks, x.shape[1] * window[0] * window[1], out.shape[1])
@@ -154,8 +160,9 @@ def conv_read(
 
 
 def conv_read_transposed(
-    const float[:, :, :, ::1] d, const float[::1] cells, const int64_t[:, ::1] blocks, float[:, :, :, ::1] out,
-    const float[::1] scale, float dac_levels, float adc_levels, float adc_full, const int64_t[::1] window,
+    const float[:, :, :, ::1] d, const float[::1] cells, const int64_t[:, ::1] blocks,
+    float[:, :, :, ::1] out, const float[::1] scale, float dac_levels, float adc_levels, float adc_full,
+    const int64_t[::1] window,
     int64_t first, int64_t last,
 ):
     """See `reference.conv_read_transposed`."""
@@ -163,14 +170,15 @@ def conv_read_transposed(
     cdef pcmc_converters converters
     cdef pcmc_images images
     cdef int failed = 0
-    if first >= last or blocks.shape[0] == 0:
+    if first >= last:
         return
     with nogil:
         bank = make_bank(cells, blocks, out.shape[1] * window[0] * window[1], d.shape[1])
         converters = make_converters(scale, dac_levels, adc_levels, adc_full)
         images = make_images(out, d)
         failed = KERNELS.conv_read_transposed(
-            &bank, &converters, <const pcmc_window *> &window[0], &images, &d[0, 0, 0, 0], &out[0, 0, 0, 0], first, last
+            &bank, &converters, <const pcmc_window *> &window[0], &images, &d[0, 0, 0, 0],
+            &out[0, 0, 0, 0], first, last
         )
     if failed:
         raise MemoryError("no memory for the work space of a transposed tile read")

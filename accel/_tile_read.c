@@ -1,7 +1,7 @@
 /* Tile reads: what does not depend on the instruction set, and the choice of one.
  *
- * The kernels are in _tile_read_isa.h, included below once per instruction set. Each function in it carries its own
- * `target` attribute, so that one object file runs everywhere and needs no -march.
+ * The kernels are in _tile_read_isa.h, included below once per instruction set. Each function in it carries
+ * its own `target` attribute, so that one object file runs everywhere and needs no -march.
  */
 #include "_tile_read.h"
 
@@ -14,10 +14,10 @@
 /* Adding and subtracting 1.5 * 2^23 rounds |c| < 2^22 to the nearest integer, ties to even. */
 #define ROUNDER 12582912.0f
 
-/* ---- converters ------------------------------------------------------------------------------------------- */
+/* ---- converters --------------------------------------------------------------------------------------- */
 
-/* One code of a converter: value = round(sum / div) * mul. A dead one (no range, or one that is not finite) gives 0
- * whatever comes in. */
+/* One code of a converter: value = round(sum / div) * mul. A dead one (no range, or one that is not finite)
+ * gives 0 whatever comes in. */
 struct step {
     float div, mul;
 };
@@ -51,12 +51,12 @@ static float quantize_one(float value, struct step step, float levels)
     return levels > 0.0f ? code(value / step.div, levels) * step.mul : value;
 }
 
-/* ---- how a convolution's windows lie in memory ------------------------------------------------------------- */
+/* ---- how a convolution's windows lie in memory -------------------------------------------------------- */
 
-/* Padded planes of one image, so that no im2col array is needed. A plane holds every stride-th row and column of
- * a padded channel from a given phase on, [height, width] floats. Matrix row r = (c, ky, kx) at output (oy, ox) is
- * then plane[row[r] + oy * width + ox]: contiguous along the position q = oy * width + ox. Positions with
- * ox >= out_width come out as garbage and are skipped. With stride 1 there is one phase. */
+/* Padded planes of one image, so that no im2col array is needed. A plane holds every stride-th row and column
+ * of a padded channel from a given phase on, [height, width] floats. Matrix row r = (c, ky, kx) at output
+ * (oy, ox) is then plane[row[r] + oy * width + ox]: contiguous along the position q = oy * width + ox.
+ * Positions with ox >= out_width come out as garbage and are skipped. With stride 1 there is one phase. */
 struct phase {
     int64_t start;       /* first padded row or column */
     int64_t first, last; /* indices that lie inside of the image, the others are padding */
@@ -75,7 +75,7 @@ static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
-/* Lists the distinct phases of the taps of one axis; index[tap] is the phase of each. Returns their number. */
+/* Lists the distinct phases of the taps of one axis; index[tap] is the phase of each. Returns how many. */
 static int64_t list_phases(int64_t taps, int64_t stride, int64_t dilation, int64_t pad, int64_t extent,
                            int64_t length, struct phase *phases, int64_t *index)
 {
@@ -87,7 +87,8 @@ static int64_t list_phases(int64_t taps, int64_t stride, int64_t dilation, int64
         if (i == n) {
             phases[i].start = start;
             phases[i].first = min64(length, max64(0, -floor_div(start - pad, stride)));
-            phases[i].last = max64(phases[i].first, min64(length, floor_div(extent - 1 + pad - start, stride) + 1));
+            phases[i].last =
+                max64(phases[i].first, min64(length, floor_div(extent - 1 + pad - start, stride) + 1));
             n++;
         }
         index[tap] = i;
@@ -144,16 +145,17 @@ static int make_planes(struct planes *p, const struct pcmc_bank *bank, const str
         p->reach = (w->kernel_y - 1) * w->dilation_y / w->stride_y;
         p->height = im->out_height + p->reach;
         p->width = im->out_width + (w->kernel_x - 1) * w->dilation_x / w->stride_x;
-        p->phases_y = list_phases(w->kernel_y, w->stride_y, w->dilation_y, w->top, im->height, p->height, p->phase_y,
-                                  index);
-        p->phases_x = list_phases(w->kernel_x, w->stride_x, w->dilation_x, w->left, im->width, p->width, p->phase_x,
-                                  index + w->kernel_y);
+        p->phases_y = list_phases(w->kernel_y, w->stride_y, w->dilation_y, w->top, im->height, p->height,
+                                  p->phase_y, index);
+        p->phases_x = list_phases(w->kernel_x, w->stride_x, w->dilation_x, w->left, im->width, p->width,
+                                  p->phase_x, index + w->kernel_y);
         /* An odd number of cache lines: planes a power of two apart would fight for the same cache sets. */
         p->stride = ((p->height * p->width + 15) / 16 | 1) * 16;
         p->size = im->channels * p->phases_y * p->phases_x * p->stride + ACC_LD;
         mark_used(p, bank, w->kernel_y * w->kernel_x);
         /* Sizes come from model files: refuse what can't be meant before it overflows. */
-        if ((double)im->channels * (double)p->phases_y * (double)p->phases_x * (double)p->height * (double)p->width
+        if ((double)im->channels * (double)p->phases_y * (double)p->phases_x * (double)p->height
+                * (double)p->width
             < 0x1p44)
             failed = place_rows(p, w, im->channels, index, index + w->kernel_y);
     }
@@ -161,11 +163,11 @@ static int make_planes(struct planes *p, const struct pcmc_bank *bank, const str
     return failed;
 }
 
-/* ---- the kernels, once per instruction set ------------------------------------------------------------------ */
+/* ---- the kernels, once per instruction set ------------------------------------------------------------ */
 
 /* A micro-kernel adds to acc[b][lane] the sum over k of lanes[off[k] + lane] * broadcast[k * sk + b * sb]. */
-typedef void micro_kernel(const float *lanes, const int64_t *off, int64_t n, const float *broadcast, int64_t sk,
-                          int64_t sb, float *acc);
+typedef void micro_kernel(const float *lanes, const int64_t *off, int64_t n, const float *broadcast,
+                          int64_t sk, int64_t sb, float *acc);
 
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
@@ -209,7 +211,7 @@ typedef void micro_kernel(const float *lanes, const int64_t *off, int64_t n, con
 #undef VL
 #undef REGISTERS
 
-/* A cap allows itself and what is below: avx512 is asked first, so only it needs to be told from the others. */
+/* A cap allows itself and what is below; the best is asked first, so only avx512 allows another. */
 static int allowed(const char *cap, const char *name)
 {
     return !cap || !*cap || !strcmp(cap, "avx512") || !strcmp(cap, name);

@@ -1,8 +1,9 @@
 /* The tile reads as C sees them; accel/_kernels.pyx is their only caller, accel/tile.py checks all arguments.
  *
- * A bank is `cells` (blocks packed one after the other, each row-major) and a table of blocks. The cells must be
- * followed by PCMC_CELL_PADDING readable floats, because the last vector load of a row may run past its end.
- * All functions add to `out`, for the items [first, last) only, and return 0, or -1 when memory is short.
+ * A bank is `cells` (blocks packed one after the other, each row-major) and a table of blocks. The cells must
+ * be followed by PCMC_CELL_PADDING readable floats, because the last vector load of a row may run past its
+ * end. All functions overwrite `out` for the items [first, last) only, and return 0, or -1 when memory is
+ * short.
  */
 #ifndef PCMC_TILE_READ_H
 #define PCMC_TILE_READ_H
@@ -21,7 +22,8 @@ struct pcmc_bank {
     int64_t n_blocks, rows, cols; /* rows, cols: inputs and outputs of the whole matrix */
 };
 
-struct pcmc_converters { /* levels 0: off; scale: one per vector (convolutions: per image), read only when on */
+struct pcmc_converters { /* levels 0: off; scale: one per vector (convolutions: per image), read only when on
+                          */
     float dac_levels, adc_levels, adc_full;
     const float *scale;
 };
@@ -37,8 +39,8 @@ struct pcmc_images { /* x [n, channels, height, width] and out [n, bank.cols, ou
 struct pcmc_kernels {
     const char *simd;
     /* x [vectors, bank.rows] -> out [vectors, bank.cols]; an item is a vector */
-    int (*dense_read)(const struct pcmc_bank *, const struct pcmc_converters *, const float *x, float bias_drive,
-                      float *out, int64_t first, int64_t last);
+    int (*dense_read)(const struct pcmc_bank *, const struct pcmc_converters *, const float *x,
+                      float bias_drive, float *out, int64_t first, int64_t last);
     /* d [vectors, bank.cols] -> out [vectors, bank.rows]; an item is a vector */
     int (*dense_read_transposed)(const struct pcmc_bank *, const struct pcmc_converters *, const float *d,
                                  float *out, int64_t first, int64_t last);
@@ -48,8 +50,8 @@ struct pcmc_kernels {
                      int64_t first, int64_t last);
     /* d, shaped as a read's output -> out, shaped as its input; an item is an image */
     int (*conv_read_transposed)(const struct pcmc_bank *, const struct pcmc_converters *,
-                                const struct pcmc_window *, const struct pcmc_images *, const float *d, float *out,
-                                int64_t first, int64_t last);
+                                const struct pcmc_window *, const struct pcmc_images *, const float *d,
+                                float *out, int64_t first, int64_t last);
     /* scale[i] = max(floor, max |x[i, :]|), NaN left out; x [items, n] */
     void (*input_range)(const float *x, int64_t n, float floor, float *scale, int64_t first, int64_t last);
 };

@@ -1,10 +1,13 @@
 /* Tile reads for one instruction set; _tile_read.c includes this file several times.
  *
- *   SUFFIX     ends every name                    TARGET   attribute that every function carries itself
- *   VL         floats in a vector                 REGISTERS  vector registers, 16 or 32
+ *   SUFFIX     ends every name
+ *   TARGET     attribute that every function carries itself
+ *   VL         floats in a vector
+ *   REGISTERS  vector registers, 16 or 32
  *
- * All the work is in one micro-kernel: NC broadcast values times NV vectors of lanes, sums in registers, rows strictly
- * in order. So a result does not depend on how lanes and values were grouped: not on the batch, not on the threads.
+ * All the work is in one micro-kernel: NC broadcast values times NV vectors of lanes, sums in registers, rows
+ * strictly in order. So a result does not depend on how lanes and values were grouped: not on the batch, not
+ * on the threads.
  *
  *   read               lanes                      broadcast
  *   dense              columns of the block       input vectors
@@ -12,14 +15,14 @@
  *   dense transposed   input vectors              rows of the block
  *   conv transposed    output positions           rows of the block
  *
- * The element-wise loops are plain C: the compiler makes vectors of them. Digitizing and adding are separate loops, since
- * fused into one multiply-add they would round differently from the twin.
+ * The element-wise loops are plain C: the compiler makes vectors of them. Digitizing and adding are separate
+ * loops, since fused into one multiply-add they would round differently from the twin.
  */
 
 typedef float FN(vec) __attribute__((vector_size(4 * VL)));
 typedef float FN(loose) __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 
-/* ---- the micro-kernel ---------------------------------------------------------------------------------------- */
+/* ---- the micro-kernel --------------------------------------------------------------------------------- */
 
 #define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < n; i++)
 
@@ -95,7 +98,7 @@ static TARGET inline int FN(portion)(int64_t left, int most)
     return (int)((left + turns - 1) / turns);
 }
 
-/* ---- element-wise loops ---------------------------------------------------------------------------------------- */
+/* ---- element-wise loops ------------------------------------------------------------------------------- */
 
 static TARGET void FN(quantize)(const float *from, float *to, int64_t n, struct step step, float levels)
 {
@@ -103,7 +106,8 @@ static TARGET void FN(quantize)(const float *from, float *to, int64_t n, struct 
         to[i] = code(from[i] / step.div, levels) * step.mul;
 }
 
-static TARGET void FN(quantize_lanes)(float *values, int64_t n, const float *div, const float *mul, float levels)
+static TARGET void FN(quantize_lanes)(float *values, int64_t n, const float *div, const float *mul,
+                                      float levels)
 {
     for (int64_t i = 0; i < n; i++)
         values[i] = code(values[i] / div[i], levels) * mul[i];
@@ -127,7 +131,8 @@ static TARGET void FN(scaled)(float *restrict to, const float *restrict from, in
         to[i] = from[i] * factor;
 }
 
-static TARGET void FN(input_range)(const float *x, int64_t n, float floor, float *scale, int64_t first, int64_t last)
+static TARGET void FN(input_range)(const float *x, int64_t n, float floor, float *scale, int64_t first,
+                                   int64_t last)
 {
     for (int64_t item = first; item < last; item++) {
         const float *from = x + item * n;
@@ -148,7 +153,7 @@ static TARGET void FN(input_range)(const float *x, int64_t n, float floor, float
     }
 }
 
-/* ---- dense ------------------------------------------------------------------------------------------------------- */
+/* ---- dense -------------------------------------------------------------------------------------------- */
 
 /* A chunk of vectors on its way through the blocks, quantized if the DAC is on. */
 struct FN(chunk) {
@@ -159,17 +164,31 @@ struct FN(chunk) {
     float adc_levels;
     float *out;
     int64_t ldo;
+    float *strip; /* room for a strip of a block's columns */
+    const int64_t *strip_off;
 };
 
-static TARGET void FN(dense_block)(const struct pcmc_block *block, const float *w, const struct FN(chunk) *chunk,
-                                   const int64_t *off, float *acc)
+/* The widest strip that many vectors read at once. */
+enum { FN(STRIP) = 3 * VL };
+
+static TARGET void FN(dense_block)(const struct pcmc_block *block, const float *w,
+                                   const struct FN(chunk) *chunk, const int64_t *off, float *acc)
 {
     int64_t inputs = block->rows - block->bias, left = (block->cols + VL - 1) / VL;
     const float *bias = w + inputs * block->cols;
+    /* Rows a page apart compete for cache sets and pages: many vectors are worth a copy of the strip. */
+    int copy = block->cols >= 1024 && chunk->n >= 32;
     /* A strip of columns stays in cache while all vectors pass. */
     for (int64_t j = 0, nv; left > 0; left -= nv, j += nv * VL) {
         nv = FN(portion)(left, FN(widest)[FN(group)(chunk->n)]);
         int64_t width = min64(nv * VL, block->cols - j);
+        const float *lanes = w + j;
+        if (copy) {
+            for (int64_t k = 0; k < inputs; k++)
+                memcpy(chunk->strip + k * FN(STRIP), w + j + k * block->cols,
+                       sizeof(float) * (size_t)(nv * VL));
+            lanes = chunk->strip;
+        }
         for (int64_t v = 0, nc; v < chunk->n; v += nc) {
             int g = FN(group)(chunk->n - v);
             nc = (int64_t)1 << g;
@@ -178,7 +197,9 @@ static TARGET void FN(dense_block)(const struct pcmc_block *block, const float *
                     FN(scaled)(acc + b * ACC_LD, bias + j, nv * VL, chunk->drive[v + b]);
                 else
                     FN(fill)(acc + b * ACC_LD, nv * VL, 0.0f);
-            FN(micros)[g][nv - 1](w + j, off, inputs, chunk->x + v * chunk->ldx + block->row0, 1, chunk->ldx, acc);
+            const float *inputs_of_v = chunk->x + v * chunk->ldx + block->row0;
+            micro_kernel *micro = FN(micros)[g][nv - 1];
+            micro(lanes, copy ? chunk->strip_off : off, inputs, inputs_of_v, 1, chunk->ldx, acc);
             for (int64_t b = 0; b < nc; b++) {
                 float *sums = acc + b * ACC_LD;
                 if (chunk->adc_levels > 0.0f)
@@ -189,7 +210,8 @@ static TARGET void FN(dense_block)(const struct pcmc_block *block, const float *
     }
 }
 
-static TARGET void FN(dense_blocks)(const struct pcmc_bank *bank, const struct FN(chunk) *chunk, int64_t *off)
+static TARGET void FN(dense_blocks)(const struct pcmc_bank *bank, const struct FN(chunk) *chunk,
+                                    int64_t *off)
 {
     float acc[MAX_BROADCAST * ACC_LD];
     int64_t stride = -1, filled = 0;
@@ -205,18 +227,22 @@ static TARGET void FN(dense_blocks)(const struct pcmc_bank *bank, const struct F
     }
 }
 
-static TARGET int FN(dense_read)(const struct pcmc_bank *bank, const struct pcmc_converters *conv, const float *x,
-                                 float bias_drive, float *out, int64_t first, int64_t last)
+static TARGET int FN(dense_read)(const struct pcmc_bank *bank, const struct pcmc_converters *conv,
+                                 const float *x, float bias_drive, float *out, int64_t first, int64_t last)
 {
     /* As many vectors at once as keep their inputs in the second-level cache. */
-    int64_t most = min64(max64(131072 / (bank->rows + 1), 16) / 8 * 8, max64(last - first, 1));
+    int64_t most = min64(max64(65536 / (bank->rows + 1), 64) / 8 * 8, max64(last - first, 1));
     int64_t ldx = (bank->rows / 16 | 1) * 16 + 16;
     int dac = conv->dac_levels > 0.0f;
     int64_t *off = malloc(sizeof(int64_t) * (size_t)(bank->rows + 1));
     float *drive = malloc(sizeof(float) * (size_t)most);
     struct step *adc = malloc(sizeof(struct step) * (size_t)most);
+    int64_t *strip_off = malloc(sizeof(int64_t) * (size_t)(bank->rows + 1));
+    float *strip = malloc(sizeof(float) * (size_t)((bank->rows + 1) * FN(STRIP)));
     float *quantized = dac ? malloc(sizeof(float) * (size_t)(most * ldx)) : NULL;
-    int failed = !off || !drive || !adc || (dac && !quantized);
+    int failed = !off || !drive || !adc || !strip || !strip_off || (dac && !quantized);
+    for (int64_t k = 0; !failed && k < bank->rows; k++)
+        strip_off[k] = k * FN(STRIP);
     for (int64_t v0 = first, n; !failed && v0 < last; v0 += n) {
         n = min64(most, last - v0);
         const float *from = x + v0 * bank->rows;
@@ -227,25 +253,46 @@ static TARGET int FN(dense_read)(const struct pcmc_bank *bank, const struct pcmc
             if (dac)
                 FN(quantize)(from + v * bank->rows, quantized + v * ldx, bank->rows, step, conv->dac_levels);
         }
-        struct FN(chunk) chunk = {dac ? quantized : from, dac ? ldx : bank->rows, n, drive, adc, conv->adc_levels,
-                                  out + v0 * bank->cols, bank->cols};
+        struct FN(chunk) chunk = {
+            .x = dac ? quantized : from,
+            .ldx = dac ? ldx : bank->rows,
+            .n = n,
+            .drive = drive,
+            .adc = adc,
+            .adc_levels = conv->adc_levels,
+            .out = out + v0 * bank->cols,
+            .ldo = bank->cols,
+            .strip = strip,
+            .strip_off = strip_off,
+        };
+        memset(chunk.out, 0, sizeof(float) * (size_t)(n * bank->cols));
         FN(dense_blocks)(bank, &chunk, off);
     }
     free(off);
     free(drive);
     free(adc);
     free(quantized);
+    free(strip);
+    free(strip_off);
     return failed ? -1 : 0;
 }
 
-/* to[j * ld + i] = from[i * n + j] for i < m, j < n; small squares, so that both sides stay in cache. */
-static TARGET void FN(transpose)(const float *from, int64_t ldf, float *to, int64_t ldt, int64_t m, int64_t n)
+/* Vectors [n, width] to lanes [width, ld] and back, a few values at a time so that the lanes stay in cache.
+ */
+static TARGET void FN(to_lanes)(const float *vectors, int64_t n, int64_t width, float *lanes, int64_t ld)
 {
-    for (int64_t i0 = 0; i0 < m; i0 += 16)
-        for (int64_t j0 = 0; j0 < n; j0 += 16)
-            for (int64_t i = i0; i < min64(i0 + 16, m); i++)
-                for (int64_t j = j0; j < min64(j0 + 16, n); j++)
-                    to[j * ldt + i] = from[i * ldf + j];
+    for (int64_t k0 = 0; k0 < width; k0 += 16)
+        for (int64_t v = 0, end = min64(k0 + 16, width); v < n; v++)
+            for (int64_t k = k0; k < end; k++)
+                lanes[k * ld + v] = vectors[v * width + k];
+}
+
+static TARGET void FN(from_lanes)(const float *lanes, int64_t ld, float *vectors, int64_t n, int64_t width)
+{
+    for (int64_t k0 = 0; k0 < width; k0 += 16)
+        for (int64_t v = 0, end = min64(k0 + 16, width); v < n; v++)
+            for (int64_t k = k0; k < end; k++)
+                vectors[v * width + k] = lanes[k * ld + v];
 }
 
 /* A chunk of vectors, transposed: d [cols, ld], out [rows, ld], a lane for each vector. */
@@ -255,8 +302,9 @@ struct FN(panel) {
     float div[ACC_LD], mul[ACC_LD]; /* ADC steps of the lanes */
 };
 
-static TARGET void FN(transposed_block)(const struct pcmc_block *block, const float *w, struct FN(panel) *panel,
-                                        const int64_t *off, float adc_levels, float *acc)
+static TARGET void FN(transposed_block)(const struct pcmc_block *block, const float *w,
+                                        struct FN(panel) *panel, const int64_t *off, float adc_levels,
+                                        float *acc)
 {
     int64_t ld = panel->ld, inputs = block->rows - block->bias;
     for (int64_t i = 0, nc; i < inputs; i += nc) {
@@ -264,8 +312,8 @@ static TARGET void FN(transposed_block)(const struct pcmc_block *block, const fl
         nc = (int64_t)1 << g;
         for (int64_t b = 0; b < nc; b++)
             FN(fill)(acc + b * ACC_LD, ld, 0.0f);
-        FN(micros)[g][ld / VL - 1](panel->d + block->col0 * ld, off, block->cols, w + i * block->cols, 1, block->cols,
-                                   acc);
+        micro_kernel *micro = FN(micros)[g][ld / VL - 1];
+        micro(panel->d + block->col0 * ld, off, block->cols, w + i * block->cols, 1, block->cols, acc);
         for (int64_t b = 0; b < nc; b++) {
             if (adc_levels > 0.0f)
                 FN(quantize_lanes)(acc + b * ACC_LD, ld, panel->div, panel->mul, adc_levels);
@@ -291,22 +339,21 @@ static TARGET int FN(dense_read_transposed)(const struct pcmc_bank *bank, const 
     for (int64_t v0 = first, n; !failed && v0 < last; v0 += n) {
         const float *from = d + v0 * bank->cols;
         n = min64(panel.ld, last - v0);
-        for (int64_t v = 0; v < panel.ld; v++) { /* lanes past the last vector: whatever they hold, 0 comes out */
+        for (int64_t v = 0; v < panel.ld;
+             v++) { /* lanes past the last vector: whatever they hold, 0 comes out */
             struct step adc = v < n ? adc_step(conv, v0 + v) : make_step(0.0f);
             panel.div[v] = adc.div;
             panel.mul[v] = adc.mul;
             if (v < n && conv->dac_levels > 0.0f)
-                FN(quantize)(from + v * bank->cols, quantized + v * bank->cols, bank->cols, dac_step(conv, v0 + v),
-                             conv->dac_levels);
+                FN(quantize)(from + v * bank->cols, quantized + v * bank->cols, bank->cols,
+                             dac_step(conv, v0 + v), conv->dac_levels);
         }
-        FN(transpose)(conv->dac_levels > 0.0f ? quantized : from, bank->cols, panel.d, panel.ld, n, bank->cols);
+        FN(to_lanes)(conv->dac_levels > 0.0f ? quantized : from, n, bank->cols, panel.d, panel.ld);
         memset(panel.out, 0, sizeof(float) * (size_t)(bank->rows * panel.ld));
         for (int64_t i = 0; i < bank->n_blocks; i++)
             FN(transposed_block)(&bank->blocks[i], bank->cells + bank->blocks[i].offset, &panel, off,
                                  conv->adc_levels, acc);
-        for (int64_t v = 0; v < n; v++)
-            for (int64_t r = 0; r < bank->rows; r++)
-                out[(v0 + v) * bank->rows + r] += panel.out[r * panel.ld + v];
+        FN(from_lanes)(panel.out, panel.ld, out + v0 * bank->rows, n, bank->rows);
     }
     free(panel.d);
     free(panel.out);
@@ -315,13 +362,13 @@ static TARGET int FN(dense_read_transposed)(const struct pcmc_bank *bank, const 
     return failed ? -1 : 0;
 }
 
-/* ---- convolution --------------------------------------------------------------------------------------------------- */
+/* ---- convolution -------------------------------------------------------------------------------------- */
 
-/* Copies rows [first, last) of the planes from an image, through the DAC if it is on. Padding is not written: it has
- * been zero since the planes were allocated. `line` holds one row of the image. */
-static TARGET void FN(fill_planes)(const struct planes *p, const struct pcmc_window *w, const struct pcmc_images *im,
-                                   const float *image, int64_t first, int64_t last, struct step dac, float levels,
-                                   float *line, float *planes)
+/* Copies rows [first, last) of the planes from an image, through the DAC if it is on. Padding is not written:
+ * it has been zero since the planes were allocated. `line` holds one row of the image. */
+static TARGET void FN(fill_planes)(const struct planes *p, const struct pcmc_window *w,
+                                   const struct pcmc_images *im, const float *image, int64_t first,
+                                   int64_t last, struct step dac, float levels, float *line, float *planes)
 {
     for (int64_t c = 0; c < im->channels; c++) {
         if (!p->used[c])
@@ -329,7 +376,8 @@ static TARGET void FN(fill_planes)(const struct planes *p, const struct pcmc_win
         for (int64_t a = 0; a < p->phases_y; a++) {
             const struct phase *py = &p->phase_y[a];
             for (int64_t i = max64(first, py->first); i < min64(last, py->last); i++) {
-                const float *from = image + (c * im->height + i * w->stride_y + py->start - w->top) * im->width;
+                const float *from =
+                    image + (c * im->height + i * w->stride_y + py->start - w->top) * im->width;
                 if (levels > 0.0f) {
                     FN(quantize)(from, line, im->width, dac, levels);
                     from = line;
@@ -339,7 +387,8 @@ static TARGET void FN(fill_planes)(const struct planes *p, const struct pcmc_win
                     float *to = planes + ((c * p->phases_y + a) * p->phases_x + b) * p->stride + i * p->width;
                     int64_t shift = px->start - w->left, sx = w->stride_x;
                     if (sx == 1)
-                        memcpy(to + px->first, from + px->first + shift, sizeof(float) * (size_t)(px->last - px->first));
+                        memcpy(to + px->first, from + px->first + shift,
+                               sizeof(float) * (size_t)(px->last - px->first));
                     else
                         for (int64_t j = px->first; j < px->last; j++)
                             to[j] = from[j * sx + shift];
@@ -385,8 +434,8 @@ static TARGET void FN(conv_block)(const struct pcmc_block *block, const float *w
                 float *sums = acc + b * ACC_LD;
                 if (adc_levels > 0.0f)
                     FN(quantize)(sums, sums, nv * VL, adc, adc_levels);
-                FN(add_positions)(out + (block->col0 + j + b) * out_size, sums, q, min64(q + nv * VL, end), p->width,
-                                  out_width);
+                FN(add_positions)(out + (block->col0 + j + b) * out_size, sums, q, min64(q + nv * VL, end),
+                                  p->width, out_width);
             }
         }
     }
@@ -408,12 +457,16 @@ static TARGET int FN(conv_read)(const struct pcmc_bank *bank, const struct pcmc_
         struct step dac = dac_step(conv, image), adc = adc_step(conv, image);
         if (top == bottom)
             continue;
-        FN(fill_planes)(&p, w, im, x + image * im->channels * im->height * im->width, top, bottom + p.reach, dac,
-                        conv->dac_levels, line, planes);
+        for (int64_t j = 0; j < bank->cols; j++)
+            memset(out + (image * bank->cols + j) * out_size + top * im->out_width, 0,
+                   sizeof(float) * (size_t)((bottom - top) * im->out_width));
+        FN(fill_planes)(&p, w, im, x + image * im->channels * im->height * im->width, top, bottom + p.reach,
+                        dac, conv->dac_levels, line, planes);
         for (int64_t i = 0; i < bank->n_blocks; i++)
             FN(conv_block)(&bank->blocks[i], bank->cells + bank->blocks[i].offset, &p, planes, top * p.width,
-                           (bottom - 1) * p.width + im->out_width, quantize_one(bias_drive, dac, conv->dac_levels), adc,
-                           conv->adc_levels, out + image * bank->cols * out_size, im->out_width, out_size);
+                           (bottom - 1) * p.width + im->out_width,
+                           quantize_one(bias_drive, dac, conv->dac_levels), adc, conv->adc_levels,
+                           out + image * bank->cols * out_size, im->out_width, out_size);
     }
     free(line);
     free(planes);
@@ -421,10 +474,11 @@ static TARGET int FN(conv_read)(const struct pcmc_bank *bank, const struct pcmc_
     return failed ? -1 : 0;
 }
 
-/* Output errors d [cols, stride] by position -> planes, each matrix row's values added where its inputs came from. */
-static TARGET void FN(conv_block_transposed)(const struct pcmc_block *block, const float *w, const struct planes *p,
-                                             const float *d, const int64_t *off, int64_t end, struct step adc,
-                                             float adc_levels, float *planes)
+/* Output errors d [cols, stride] by position -> planes, each matrix row's values added where its inputs came
+ * from. */
+static TARGET void FN(conv_block_transposed)(const struct pcmc_block *block, const float *w,
+                                             const struct planes *p, const float *d, const int64_t *off,
+                                             int64_t end, struct step adc, float adc_levels, float *planes)
 {
     float acc[MAX_BROADCAST * ACC_LD];
     int64_t inputs = block->rows - block->bias, cols = block->cols, left = (end + VL - 1) / VL;
@@ -449,8 +503,8 @@ static TARGET void FN(conv_block_transposed)(const struct pcmc_block *block, con
     }
 }
 
-static TARGET void FN(add_planes)(const struct planes *p, const struct pcmc_window *w, const struct pcmc_images *im,
-                                  const float *planes, float *image)
+static TARGET void FN(add_planes)(const struct planes *p, const struct pcmc_window *w,
+                                  const struct pcmc_images *im, const float *planes, float *image)
 {
     for (int64_t c = 0; c < im->channels; c++)
         for (int64_t a = 0; a < p->phases_y && p->used[c]; a++) {
@@ -459,7 +513,8 @@ static TARGET void FN(add_planes)(const struct planes *p, const struct pcmc_wind
                 float *to = image + (c * im->height + i * w->stride_y + py->start - w->top) * im->width;
                 for (int64_t b = 0; b < p->phases_x; b++) {
                     const struct phase *px = &p->phase_x[b];
-                    const float *from = planes + ((c * p->phases_y + a) * p->phases_x + b) * p->stride + i * p->width;
+                    const float *from =
+                        planes + ((c * p->phases_y + a) * p->phases_x + b) * p->stride + i * p->width;
                     int64_t shift = px->start - w->left, sx = w->stride_x;
                     if (sx == 1)
                         FN(add)(to + px->first + shift, from + px->first, px->last - px->first);
@@ -484,12 +539,14 @@ static TARGET void FN(lay_out)(const struct pcmc_images *im, const float *from, 
 }
 
 static TARGET int FN(conv_read_transposed)(const struct pcmc_bank *bank, const struct pcmc_converters *conv,
-                                           const struct pcmc_window *w, const struct pcmc_images *im, const float *d,
-                                           float *out, int64_t first, int64_t last)
+                                           const struct pcmc_window *w, const struct pcmc_images *im,
+                                           const float *d, float *out, int64_t first, int64_t last)
 {
     struct planes p;
     int failed = make_planes(&p, bank, w, im);
-    int64_t stride = ((im->out_height * p.width + 15) / 16 | 1) * 16, end = (im->out_height - 1) * p.width + im->out_width;
+    int64_t size = im->channels * im->height * im->width,
+            end = (im->out_height - 1) * p.width + im->out_width;
+    int64_t stride = ((im->out_height * p.width + 15) / 16 | 1) * 16;
     float *planes = failed ? NULL : malloc(sizeof(float) * (size_t)p.size);
     float *errors = failed ? NULL : calloc((size_t)(bank->cols * stride + ACC_LD), sizeof(float));
     int64_t *off = failed ? NULL : malloc(sizeof(int64_t) * (size_t)(bank->cols + 1));
@@ -501,9 +558,10 @@ static TARGET int FN(conv_read_transposed)(const struct pcmc_bank *bank, const s
                     dac_step(conv, image), conv->dac_levels, errors);
         memset(planes, 0, sizeof(float) * (size_t)p.size);
         for (int64_t i = 0; i < bank->n_blocks; i++)
-            FN(conv_block_transposed)(&bank->blocks[i], bank->cells + bank->blocks[i].offset, &p, errors, off, end,
-                                      adc_step(conv, image), conv->adc_levels, planes);
-        FN(add_planes)(&p, w, im, planes, out + image * im->channels * im->height * im->width);
+            FN(conv_block_transposed)(&bank->blocks[i], bank->cells + bank->blocks[i].offset, &p, errors, off,
+                                      end, adc_step(conv, image), conv->adc_levels, planes);
+        memset(out + image * size, 0, sizeof(float) * (size_t)size);
+        FN(add_planes)(&p, w, im, planes, out + image * size);
     }
     free(planes);
     free(errors);

@@ -321,7 +321,7 @@ def _read_tables(name: str, beside: Path | None, seen: tuple[str, ...]) -> tuple
     if "extends" not in tables:
         return tables, origin
     parent = tables.pop("extends")
-    if not isinstance(parent, str) or Path(parent).name != parent or "\\" in parent:
+    if not isinstance(parent, str) or parent in ("", "..") or Path(parent).name != parent:
         raise ChipError(f"{origin}: extends = {shown(parent)}: must be a shipped chip or a file beside it")
     base, base_origin = _read_tables(parent, folder, (*seen, origin))
     chip_from_dict(base, base_origin)  # so that a mistake is blamed on the file that has it

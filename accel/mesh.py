@@ -1,7 +1,8 @@
 """The mesh: where tiles lie on a chip and chips on the board, and the links between them.
 
-Coordinates count tiles over the whole board: chip (cx, cy) covers x from `cx * mesh_x` and y from `cy * mesh_y`. A link joins
-neighbours; one that leaves a chip is a chip-to-chip link. The digital unit of a chip hangs on the router of its tile 0.
+Coordinates count tiles over the whole board: chip (cx, cy) covers x from `cx * mesh_x` and y from `cy *
+mesh_y`. A link joins neighbours; one that leaves a chip is a chip-to-chip link. The digital unit of a chip
+hangs on the router of its tile 0.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def board_side(chips: int) -> int:
 
 
 def positions(chip: npt.ArrayLike, tile: npt.ArrayLike, chips: int, layout: LayoutSpec) -> Ints:
-    """Board coordinates `[..., 2]` (x, y) of tiles: chips row by row on the board, tiles row by row on a chip."""
+    """Board coordinates `[..., 2]` (x, y) of tiles: chips row by row on the board, tiles row by row on a
+    chip.
+    """
     chip, tile = np.asarray(chip, np.int64), np.asarray(tile, np.int64)
     side = board_side(chips)
     x = chip % side * layout.mesh_x + tile % layout.mesh_x
@@ -59,8 +62,8 @@ def link_loads(
         layout: tiles on a chip.
 
     Returns:
-        `east, west`: `[height, width - 1]`, the link between x and x + 1 in each direction; `south, north`: `[height - 1,
-        width]`, between y and y + 1 (south is towards larger y).
+        `east, west`: `[height, width - 1]`, the link between x and x + 1 in each direction; `south, north`:
+        `[height - 1, width]`, between y and y + 1 (south is towards larger y).
     """
     side = board_side(chips)
     width, height = side * layout.mesh_x, -(-max(chips, 1) // side) * layout.mesh_y
@@ -75,7 +78,9 @@ def link_loads(
 def _spans(
     low: Ints, high: Ints, other: Ints, amount: npt.NDArray[np.float64], shape: tuple[int, int], axis: int
 ) -> npt.NDArray[np.float64]:
-    """Sum over streams with low < high of `amount` on each link from low to high, by differences and one running sum."""
+    """Sum over streams with low < high of `amount` on each link from low to high, by differences and one
+    running sum.
+    """
     steps = np.zeros(shape)
     take = high > low
     for end, sign in ((low[take], 1.0), (high[take], -1.0)):
@@ -86,7 +91,9 @@ def _spans(
 
 
 def chip_links(shape: tuple[int, int], axis: int, layout: LayoutSpec) -> npt.NDArray[np.bool_]:
-    """Which links of an array of `link_loads` join two chips; axis 1 for east and west, 0 for south and north."""
+    """Which links of an array of `link_loads` join two chips; axis 1 for east and west, 0 for south and
+    north.
+    """
     period = layout.mesh_x if axis == 1 else layout.mesh_y
     leaves = (np.arange(shape[axis]) + 1) % period == 0
     return np.broadcast_to(leaves if axis == 1 else leaves[:, None], shape)

@@ -1,23 +1,24 @@
 """The numpy twins of the compiled tile reads: same names, same signatures, written from the formulas.
 
-They are what the kernels are tested against, and what runs where no C compiler was at hand. Arrays are float32:
+The kernels are tested against them, and they run where no C compiler was at hand. All arrays are float32:
 
-* a *bank* is `cells` [n] and `blocks` int64 [n, 6], columns (row0, col0, rows, cols, bias, offset). A block is
+* a *bank* is `cells` [n] and `blocks` int64 [n, 6], columns row0, col0, rows, cols, bias, offset. A block is
   row-major at `cells[offset:]`; with bias = 1 its last row is driven by `bias_drive` instead of an input;
 * `scale` [items] is the input range of each vector (convolutions: of each image), unused with converters off;
 * levels are L = 2^(bits - 1) - 1, and 0 switches a converter off;
-* every function adds to `out`, for the items [first, last) only, and returns nothing.
+* every function overwrites `out` for the items [first, last) only, and returns nothing.
 
 With s the scale, and everything computed in float32:
 
-    DAC   step = s / L             x becomes clip(rint(x / step), -L, L) * step; so does the bias drive
-    ADC   lsb = adc_full * s / L   a block's sum becomes clip(rint(sum / lsb), -L, L) * lsb; blocks are then added
+    DAC   step = s / L             x becomes clip(rint(x / step), -L, L) * step, and so does the bias drive
+    ADC   lsb = adc_full * s / L   a block's sum becomes clip(rint(sum / lsb), -L, L) * lsb
 
 rint rounds ties to even. A step that is zero or not finite gives 0; a NaN in a converter gives full scale.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,8 +37,9 @@ def dense_read(
     x: Floats, cells: Floats, blocks: Ints, out: Floats, scale: Floats, bias_drive: float,
     dac_levels: float, adc_levels: float, adc_full: float, first: int, last: int,
 ) -> None:  # fmt: skip
-    """Add the products of x [vectors, rows] with the bank to out [vectors, cols]; an item is a vector."""
+    """Products of x [vectors, rows] with the bank, out [vectors, cols]; an item is a vector."""
     here = slice(first, last)
+    out[here] = 0
     dac, adc = _steps(scale[here, None], dac_levels, adc_levels, adc_full)
     inputs = _convert(x[here], dac, dac_levels)
     drive = _convert(np.full((len(inputs), 1), bias_drive, np.float32), dac, dac_levels)
@@ -53,8 +55,9 @@ def dense_read_transposed(
     d: Floats, cells: Floats, blocks: Ints, out: Floats, scale: Floats,
     dac_levels: float, adc_levels: float, adc_full: float, first: int, last: int,
 ) -> None:  # fmt: skip
-    """Add d [vectors, cols] times the transposed bank, without bias rows, to out [vectors, rows]."""
+    """Products of d [vectors, cols] with the transposed bank less its bias rows, out [vectors, rows]."""
     here = slice(first, last)
+    out[here] = 0
     dac, adc = _steps(scale[here, None], dac_levels, adc_levels, adc_full)
     errors = _convert(d[here], dac, dac_levels)
     for rows, cols, weights, _ in _each_block(cells, blocks):
@@ -66,7 +69,7 @@ def conv_read(
     x: Floats, cells: Floats, blocks: Ints, out: Floats, scale: Floats, bias_drive: float,
     dac_levels: float, adc_levels: float, adc_full: float, window: Ints, chunks: int, first: int, last: int,
 ) -> None:  # fmt: skip
-    """Add the convolution of x [n, channels, h, w] with the bank to out [n, cols, out_h, out_w].
+    """Convolution of x [n, channels, h, w] with the bank, out [n, cols, out_h, out_w].
 
     `window` is kernel, strides, dilations (y and x of each), top and left padding; the matrix has the rows
     (c * kh + ky) * kw + kx. Item i is band i % chunks of the output rows of image i // chunks.
@@ -75,6 +78,7 @@ def conv_read(
     for item in range(first, last):
         image, chunk = divmod(item, chunks)
         band = slice(out_height * chunk // chunks, out_height * (chunk + 1) // chunks)
+        out[image, :, band] = 0
         dac, adc = _steps(scale[image : image + 1], dac_levels, adc_levels, adc_full)
         padded = _pad(_convert(x[image], dac, dac_levels), window, out.shape[2:])
         taps = [padded[at][:, band] for at in _taps(window, out.shape[2:])]
@@ -92,7 +96,7 @@ def conv_read_transposed(
     d: Floats, cells: Floats, blocks: Ints, out: Floats, scale: Floats,
     dac_levels: float, adc_levels: float, adc_full: float, window: Ints, first: int, last: int,
 ) -> None:  # fmt: skip
-    """Add d [n, cols, out_h, out_w], sent back through the bank, to out [n, channels, h, w]; an item is an image.
+    """Sends d [n, cols, out_h, out_w] back through the bank, out [n, channels, h, w]; an item is an image.
 
     Every value of a matrix row at an output position is digitized, then added at the input that it came from.
     Bias rows are left out.
@@ -105,6 +109,7 @@ def conv_read_transposed(
         values = np.zeros((channels * len(taps), errors.shape[1]), np.float32)
         for rows, cols, weights, _ in _each_block(cells, blocks):
             values[rows] += _convert(weights @ errors[cols], adc, adc_levels)
+        out[image] = 0
         padded = np.zeros_like(_pad(out[image], window, d.shape[2:]))
         by_tap = np.moveaxis(values.reshape(channels, len(taps), *d.shape[2:]), 1, 0)
         for at, value in zip(taps, by_tap, strict=True):
@@ -122,10 +127,9 @@ def input_range(x: Floats, floor: float, scale: Floats, first: int, last: int) -
 
 def pairs() -> list[tuple[str, Callable[..., None], Callable[..., None]]]:
     """Every kernel as (name, compiled, twin); ImportError where the compiled ones are missing."""
-    from pcmc.accel import _kernels
-
+    compiled = importlib.import_module("pcmc.accel._kernels")
     twins = (dense_read, dense_read_transposed, conv_read, conv_read_transposed, input_range)
-    return [(twin.__name__, getattr(_kernels, twin.__name__), twin) for twin in twins]
+    return [(twin.__name__, getattr(compiled, twin.__name__), twin) for twin in twins]
 
 
 def _each_block(cells: Floats, blocks: Ints) -> Iterator[tuple[slice, slice, Floats, Floats | None]]:

@@ -2,27 +2,30 @@
 
     bank = make_bank(cells, blocks, rows, cols)                  # checked once, then read often
     y = read(x, bank)                                            # [vectors, rows] -> [vectors, cols]
-    y = read(x, bank, window=Window((3, 3), pads=(1, 1, 1, 1)))  # [n, channels, h, w] -> [n, cols, out_h, out_w]
+    w = Window((3, 3), pads=(1, 1, 1, 1))
+    y = read(x, bank, window=w)                                  # [n, channels, h, w] -> [n, cols, oh, ow]
     y = read(x, bank, converters=Converters(127, 255, adc_full=12.0), bias_drive=1.0, threads=2)
     d = read_transposed(dy, bank)                                # [vectors, cols] -> [vectors, rows]
-    d = read_transposed(dy, bank, window=w, image=(32, 32))      # [n, cols, out_h, out_w] -> [n, channels, 32, 32]
+    d = read_transposed(dy, bank, window=w, image=(32, 32))      # [n, cols, oh, ow] -> [n, channels, 32, 32]
     bank = bank.with_cells(noisy)                                # same blocks, other weights
 
-`cells` is float32 [n]: the blocks one after the other, each row-major. `blocks` is int64 [blocks, 6] with the
-columns row0, col0, rows, cols, bias, offset. A block is the part of the matrix [rows, cols] from (row0, col0) on; with
-bias = 1 its last row is no row of the matrix but the bias row, driven by `bias_drive`. Blocks that share columns are
-partial sums: each is digitized by itself, then they are added. Cells outside of all blocks are zero, so a grouped
-convolution is a table with blocks along the diagonal. Matrix row of a convolution: (channel * kh + ky) * kw + kx.
+`cells` is float32 [n]: the blocks one after the other, each row-major. `blocks` is int64 [blocks, 6] with
+the columns row0, col0, rows, cols, bias, offset. A block is the part of the matrix [rows, cols] from (row0,
+col0) on; with bias = 1 its last row is no row of the matrix but the bias row, driven by `bias_drive`.
+Blocks that share columns are partial sums: each is digitized by itself, then they are added. Cells outside
+of all blocks are zero, so a grouped convolution is a table with blocks along the diagonal. A convolution's
+matrix has the rows (channel * kh + ky) * kw + kx.
 
-The compiled kernels release the GIL; their numpy twins (`pcmc.accel.reference`, with the formulas of the converters)
-take over where no C compiler was at hand, or with PCMC_KERNELS=numpy in the environment. Results have the same bits
-whatever the number of threads and however vectors are batched, on one instruction set; PCMC_SIMD=plain|avx2|avx512
-caps that.
+The compiled kernels release the GIL; their numpy twins (`pcmc.accel.reference`, which has the formulas of
+the converters) take over where no C compiler was at hand, or with PCMC_KERNELS=numpy in the environment.
+Compiled results have the same bits whatever the number of threads and however vectors are batched, on one
+instruction set; PCMC_SIMD=plain|avx2|avx512 caps that.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import warnings
 from collections.abc import Callable
@@ -41,8 +44,10 @@ Ints = NDArray[np.int64]
 
 # Floats behind the cells that the kernels may read (and never use): PCMC_CELL_PADDING in _tile_read.h.
 CELL_PADDING = 64
-# Multiplications below which a second thread costs more than it brings.
-WORTH_A_THREAD = 1 << 20
+# Multiplications that are worth a thread: waking one takes as long as some millions of them. A value that
+# goes in or out counts as MOVE.
+WORTH_A_THREAD = 1 << 23
+MOVE = 16
 # A converter's levels are rounded in float32, exact up to here.
 MOST_LEVELS = 1 << 21
 # Kernel sizes, strides, dilations and paddings beyond this are no convolution.
@@ -67,7 +72,7 @@ class Converters:
             if not 0 <= getattr(self, name) <= MOST_LEVELS:
                 raise ValueError(f"{name} is {getattr(self, name)}, should be 0 (off) to {MOST_LEVELS}")
         if self.adc_levels and not 0 < self.adc_full < np.inf:
-            raise ValueError(f"adc_full is {self.adc_full}, should be positive and finite while the ADC is on")
+            raise ValueError(f"adc_full is {self.adc_full}, should be positive and finite with an ADC")
 
     @property
     def on(self) -> bool:
@@ -80,7 +85,7 @@ OFF = Converters()
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The window of a convolution, (y, x) of each; pads are (top, left, bottom, right). 1-D: height 1, kernel 1 x k."""
+    """The window of a convolution, (y, x) of each; pads are (top, left, bottom, right). 1-D: kernel 1 x k."""
 
     kernel: tuple[int, int]
     strides: tuple[int, int] = (1, 1)
@@ -94,7 +99,7 @@ class Window:
                 raise ValueError(f"{name} of a window are {values}, should be {least} to {MOST_PIXELS}")
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the output for an image of height x width; ValueError if the window does not fit."""
+        """Rows and columns of the output for an image of height x width; ValueError if it is too small."""
         sizes = []
         for axis, size in enumerate((height, width)):
             span = (self.kernel[axis] - 1) * self.dilations[axis] + 1
@@ -104,8 +109,8 @@ class Window:
             sizes.append(room // self.strides[axis] + 1)
         return sizes[0], sizes[1]
 
-    def _packed(self) -> Ints:
-        """As the kernels take it."""
+    def packed(self) -> Ints:
+        """As the kernels take it: kernel, strides, dilations, top and left padding, int64 [8]."""
         return np.array((*self.kernel, *self.strides, *self.dilations, *self.pads[:2]), np.int64)
 
 
@@ -120,7 +125,7 @@ class Bank:
     has_bias: bool
 
     def with_cells(self, cells: Floats) -> Bank:
-        """The same blocks with other weights, float32 [n] as in `make_bank`; ValueError if there are fewer or more."""
+        """The same blocks with other weights, float32 [n] as in `make_bank`; ValueError if n differs."""
         if cells.shape != self.cells.shape:
             raise ValueError(f"cells have the shape {cells.shape}, should have {self.cells.shape}")
         return Bank(_padded(cells), self.blocks, self.rows, self.cols, self.has_bias)
@@ -129,8 +134,8 @@ class Bank:
 def make_bank(cells: Floats, blocks: Ints, rows: int, cols: int) -> Bank:
     """Check the table of blocks against the matrix [rows, cols] and the cells, and copy both.
 
-    Nothing outside of them can be touched later, whatever file the table came from. Raises ValueError that names the
-    first bad block.
+    Nothing outside of them can be touched later, whatever file the table came from. Raises ValueError that
+    names the first bad block.
     """
     blocks = np.array(blocks, np.int64, order="C", ndmin=2)
     if blocks.size == 0:
@@ -156,9 +161,10 @@ def read(
 ) -> Floats:
     """Read all blocks of a bank for the input vectors x.
 
-    x is float32 [vectors, bank.rows], the result [vectors, bank.cols]; with a window x is [n, channels, h, w], where
-    bank.rows = channels * kh * kw, and the result [n, bank.cols, out_h, out_w]. The range of the converters is that of
-    each vector (image) by itself, `input_range`. Raises ValueError if the shapes do not fit, MemoryError.
+    x is float32 [vectors, bank.rows], the result [vectors, bank.cols]; with a window x is [n, channels, h,
+    w], where bank.rows = channels * kh * kw, and the result [n, bank.cols, out_h, out_w]. The range of the
+    converters is that of each vector (image) by itself, see `input_range`. Raises ValueError if the shapes
+    do not fit, and MemoryError.
     """
     x = _check_input(x, 2 if window is None else 4)
     scale = _scale(x, abs(bias_drive) if bank.has_bias else 0.0, converters, threads)
@@ -166,17 +172,19 @@ def read(
     if window is None:
         if x.shape[1] != bank.rows:
             raise ValueError(f"vectors have {x.shape[1]} values, but the bank {bank.rows} rows")
-        out = np.zeros((len(x), bank.cols), np.float32)
+        out = np.empty((len(x), bank.cols), np.float32)
         args: tuple[Any, ...] = (x, bank.cells, bank.blocks, out, scale, bias_drive, *levels)
-        _run(kernels().dense_read, args, len(x), len(x) * bank.cells.size, threads)
+        _run(kernels().dense_read, args, len(x), _work(x, out, len(x), bank), threads)
         return out
     _check_channels(bank, window, x.shape[1])
     out_size = window.output_size(*x.shape[2:])
-    out = np.zeros((len(x), bank.cols, *out_size), np.float32)
+    out = np.empty((len(x), bank.cols, *out_size), np.float32)
     # Few images: cut each into bands of output rows, so that all threads have something to do.
-    chunks = 1 if threads == 1 or len(x) >= 4 * threads or len(x) % threads == 0 else min(threads, out_size[0])
-    args = (x, bank.cells, bank.blocks, out, scale, bias_drive, *levels, window._packed(), chunks)
-    _run(kernels().conv_read, args, len(x) * chunks, out[:, 0].size * bank.cells.size if bank.cols else 0, threads)
+    enough = len(x) >= 4 * threads or len(x) % threads == 0
+    chunks = 1 if enough else min(threads, out_size[0])
+    args = (x, bank.cells, bank.blocks, out, scale, bias_drive, *levels, window.packed(), chunks)
+    work = _work(x, out, len(x) * out_size[0] * out_size[1], bank)
+    _run(kernels().conv_read, args, len(x) * chunks, work, threads)
     return out
 
 
@@ -191,9 +199,10 @@ def read_transposed(
 ) -> Floats:
     """Read a bank backwards, rows for columns: what errors d at its outputs are at its inputs.
 
-    d is shaped as the result of `read`, the result as its input; with a window, `image` gives height and width of the
-    input, and every [row, position] value is digitized before it is added where its input came from. Bias rows take
-    no part. Raises ValueError if the shapes do not fit, MemoryError.
+    d is shaped as the result of `read`, the result as its input; with a window, `image` gives height and
+    width of the input, and every [row, position] value is digitized before it is added where its input came
+    from. Bias rows take no part. Raises ValueError if the shapes do not fit, and MemoryError. One vector
+    alone costs as much as ten or so together: backward reads are made for batches.
     """
     d = _check_input(d, 2 if window is None else 4)
     if d.shape[1] != bank.cols:
@@ -202,45 +211,44 @@ def read_transposed(
     scale = _scale(d, 0.0, converters, threads)
     levels = (converters.dac_levels, converters.adc_levels, converters.adc_full)
     if window is None:
-        out = np.zeros((len(d), bank.rows), np.float32)
+        out = np.empty((len(d), bank.rows), np.float32)
         args: tuple[Any, ...] = (d, bank.cells, bank.blocks, out, scale, *levels)
-        _run(kernels().dense_read_transposed, args, len(d), len(d) * bank.cells.size, threads)
+        _run(kernels().dense_read_transposed, args, len(d), _work(d, out, len(d), bank), threads)
         return out
     if image is None or window.output_size(*image) != d.shape[2:]:
-        raise ValueError(f"errors of {d.shape[2]} x {d.shape[3]} don't come from {window} on an image of {image}")
+        raise ValueError(f"errors of {d.shape[2:]} don't come from {window} on an image of {image}")
     channels = bank.rows // (window.kernel[0] * window.kernel[1])
     _check_channels(bank, window, channels)
-    out = np.zeros((len(d), channels, *image), np.float32)
-    args = (d, bank.cells, bank.blocks, out, scale, *levels, window._packed())
-    _run(kernels().conv_read_transposed, args, len(d), out.size, threads)
+    out = np.empty((len(d), channels, *image), np.float32)
+    args = (d, bank.cells, bank.blocks, out, scale, *levels, window.packed())
+    work = _work(d, out, len(d) * d.shape[2] * d.shape[3], bank)
+    _run(kernels().conv_read_transposed, args, len(d), work, threads)
     return out
 
 
 def input_range(x: Floats, floor: float = 0.0, threads: int = 1) -> Floats:
-    """The input range of each vector or image: max |x[i]|, NaN left out, at least `floor`; float32 [len(x)]."""
-    flat = np.ascontiguousarray(x, np.float32).reshape(len(x), -1) if x.size else np.zeros((len(x), 0), np.float32)
+    """Input range of each vector or image: max |x[i]|, NaN left out, at least `floor`; float32 [len(x)]."""
+    flat = np.ascontiguousarray(x, np.float32).reshape(len(x), x.size // max(1, len(x)))
     scale = np.empty(len(x), np.float32)
-    _run(kernels().input_range, (flat, floor, scale), len(x), flat.size, threads)
+    _run(kernels().input_range, (flat, floor, scale), len(x), flat.size * MOVE // 4, threads)
     return scale
 
 
 @functools.cache
 def kernels() -> ModuleType:
-    """The module with the kernels: the compiled ones, or the numpy twins with a warning that they are slow."""
+    """The module with the kernels: the compiled ones, or else the numpy twins, with a warning."""
     if os.environ.get("PCMC_KERNELS", "") == "numpy":
         return reference
     try:
-        from pcmc.accel import _kernels
+        return importlib.import_module("pcmc.accel._kernels")
     except ImportError as error:
         warnings.warn(
-            f"the compiled kernels of pcmc are missing ({error}); tile reads run on numpy, many times slower. "
+            f"the compiled kernels of pcmc are missing ({error}); tile reads run on numpy, and are slow. "
             "Install a C compiler and then pcmc again (pip install --force-reinstall --no-deps pcmc).",
             RuntimeWarning,
             stacklevel=3,
         )
         return reference
-    compiled: ModuleType = _kernels
-    return compiled
 
 
 @functools.cache
@@ -255,7 +263,7 @@ if hasattr(os, "register_at_fork"):
 
 def _run(kernel: Callable[..., None], args: tuple[Any, ...], items: int, work: int, threads: int) -> None:
     """Run a kernel over all items, in as many threads as are given and worth it."""
-    threads = min(threads, items, work // WORTH_A_THREAD + 1)
+    threads = min(threads, items, work // WORTH_A_THREAD)
     if threads <= 1:
         kernel(*args, 0, items)
         return
@@ -268,6 +276,11 @@ def _run(kernel: Callable[..., None], args: tuple[Any, ...], items: int, work: i
             part.result()
 
 
+def _work(x: Floats, out: Floats, vectors: int, bank: Bank) -> int:
+    """Size of a read in multiplications."""
+    return vectors * bank.cells.size + MOVE * (x.size + out.size)
+
+
 def _scale(x: Floats, floor: float, converters: Converters, threads: int) -> Floats:
     return input_range(x, floor, threads) if converters.on else _NO_SCALE
 
@@ -275,15 +288,18 @@ def _scale(x: Floats, floor: float, converters: Converters, threads: int) -> Flo
 def _padded(cells: Floats) -> Floats:
     """A read-only copy of the cells, with what the kernels may read behind them."""
     if cells.dtype != np.float32 or cells.ndim != 1:
-        raise ValueError(f"cells are {cells.dtype} of shape {cells.shape}, should be float32 and one-dimensional")
-    whole = np.zeros(cells.size + CELL_PADDING, np.float32)
-    whole[: cells.size] = cells
-    whole.flags.writeable = False
-    return whole[: cells.size]
+        raise ValueError(f"cells are {cells.dtype} {cells.shape}, should be float32 and one-dimensional")
+    whole = np.empty(cells.size + CELL_PADDING + 16, np.float32)
+    start = -whole.ctypes.data % 64 // 4  # on a cache line: a vector load across two lines costs twice
+    padded = whole[start : start + cells.size]
+    padded[:] = cells
+    whole[start + cells.size :] = 0
+    padded.flags.writeable = False
+    return padded
 
 
 def _check_blocks(blocks: Ints, rows: int, cols: int, cells: int) -> None:
-    """Every block inside of the matrix and of the cells; no sum or product here can overflow before it is refused."""
+    """Every block inside of the matrix and of the cells; no sum here can overflow before it is refused."""
     row0, col0, height, width, bias, offset = blocks.T
     bad = (blocks < 0).any(axis=1) | (bias > 1) | (height < 1) | (width < 1)
     bad |= (row0 > rows) | (height > rows + 1) | (col0 > cols) | (width > cols) | (offset > cells)
@@ -292,14 +308,16 @@ def _check_blocks(blocks: Ints, rows: int, cols: int, cells: int) -> None:
     if bad.any():
         at = int(bad.argmax())
         raise ValueError(
-            f"block {at} (row0, col0, rows, cols, bias, offset = {blocks[at].tolist()}) lies outside of the matrix of "
-            f"{rows} x {cols} or of its {cells} cells"
+            f"block {at} (row0, col0, rows, cols, bias, offset = {blocks[at].tolist()}) lies outside of the "
+            f"matrix of {rows} x {cols} or of its {cells} cells"
         )
 
 
 def _check_input(x: Floats, dimensions: int) -> Floats:
     if x.dtype != np.float32 or x.ndim != dimensions:
-        raise ValueError(f"an input is {x.dtype} with {x.ndim} dimensions, should be float32 with {dimensions}")
+        raise ValueError(
+            f"an input is {x.dtype} with {x.ndim} dimensions, should be float32 with {dimensions}"
+        )
     return np.ascontiguousarray(x)
 
 

@@ -1,4 +1,5 @@
-"""pcmc: compile stock ONNX models onto a tiled analog accelerator, run them with its physics, and count what they cost.
+"""pcmc: compile stock ONNX models onto a tiled analog accelerator, run them with its physics, and count what
+they cost.
 
     import pcmc
 
@@ -20,23 +21,42 @@ from pcmc.errors import ChipError, DataError, ModelError, OutputError, PcmcError
 if TYPE_CHECKING:
     from pcmc.accel.chip import ChipSpec, chip_names, load_chip
     from pcmc.accel.physics import Physics
-    from pcmc.compiler import compile
     from pcmc.runtime.program import Program
     from pcmc.runtime.program_file import load
     from pcmc.runtime.session import Session
     from pcmc.workflows.compare import compare
+    from pcmc.workflows.compile import compile
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "ChipSpec": "pcmc.accel.chip", "Physics": "pcmc.accel.physics", "Program": "pcmc.runtime.program",
-    "Session": "pcmc.runtime.session", "chip_names": "pcmc.accel.chip", "compare": "pcmc.workflows.compare",
-    "compile": "pcmc.compiler", "load": "pcmc.runtime.program_file", "load_chip": "pcmc.accel.chip",
+    "ChipSpec": "pcmc.accel.chip",
+    "Physics": "pcmc.accel.physics",
+    "Program": "pcmc.runtime.program",
+    "Session": "pcmc.runtime.session",
+    "chip_names": "pcmc.accel.chip",
+    "compare": "pcmc.workflows.compare",
+    "compile": "pcmc.workflows.compile",
+    "load": "pcmc.runtime.program_file",
+    "load_chip": "pcmc.accel.chip",
 }
 
 __all__ = [
-    "ChipError", "ChipSpec", "DataError", "ModelError", "OutputError", "PcmcError", "Physics", "Program", "ProgramError",
-    "Session", "chip_names", "compare", "compile", "load", "load_chip",
+    "ChipError",
+    "ChipSpec",
+    "DataError",
+    "ModelError",
+    "OutputError",
+    "PcmcError",
+    "Physics",
+    "Program",
+    "ProgramError",
+    "Session",
+    "chip_names",
+    "compare",
+    "compile",
+    "load",
+    "load_chip",
 ]
 
 

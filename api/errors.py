@@ -1,12 +1,14 @@
 """The errors that a user can cause: one family, so that one `except` catches them all.
 
-This module imports nothing, so that every room of the house may raise from it. A message names the file, node or
-field, says what is wrong, and what would be right.
+This module imports nothing, so that every room of the house may raise from it. A message names the file, node
+or field, says what is wrong, and what would be right.
 """
 
 
 class PcmcError(Exception):
-    """Base of every error that a user's input can cause; the command line turns it into one line and exit code 2."""
+    """Base of every error that a user's input can cause; the command line turns it into one line and exit
+    code 2.
+    """
 
 
 class ModelError(PcmcError):

@@ -1,4 +1,6 @@
-"""A progress bar for what takes more than a second; nothing at all for what does not, or where nobody looks."""
+"""A progress bar for what takes more than a second; nothing at all for what does not, or where nobody
+looks.
+"""
 
 from __future__ import annotations
 

@@ -3,9 +3,11 @@
     python benchmarks/bench_kernels.py            # a table
     python benchmarks/bench_kernels.py --json
 
-Each thread count runs in a process of its own, because OpenBLAS reads its number of threads when numpy is imported.
-Both sides of a ratio are timed in turns in the same process, so that a busy machine slows both; medians are given.
-`ratio` is our time over numpy's: below 1 is faster than numpy, which has no converters and one block.
+Each thread count runs in a process of its own, because OpenBLAS reads its number of threads when numpy is
+imported. Both sides of a ratio are timed in turns in one process, so that a busy machine slows both;
+medians are given. After numpy's turn there is a pause, because OpenBLAS's threads go on spinning for a
+while. `ratio` is our time over numpy's: below 1 is faster than numpy, which has no converters and one
+block.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 THREADS = (1, 2)
 VECTORS = (1, 32, 256)
 BATCH = 64
+PAUSE = 0.05
 # (name, channels, columns, height and width, kernel, stride)
 CONVOLUTIONS = (
     ("16ch 32x32, 3x3", 16, 16, 32, 3, 1),
@@ -74,17 +77,15 @@ def _dense(rng: Any, vectors: int, converters: Any, threads: int) -> list[dict[s
     x = rng.standard_normal((vectors, 512), np.float32)
     bank = tile.make_bank(weights.ravel(), np.array([[0, 0, 512, 512, 0, 0]]), 512, 512)
     flop = 2 * 512 * 512 * vectors
+    options = {"converters": converters, "threads": threads}
     found = []
     for name, ours, numpys in (
-        ("dense 512x512", lambda: tile.read(x, bank, converters=converters, threads=threads), lambda: x @ weights),
-        (
-            "transposed 512x512",
-            lambda: tile.read_transposed(x, bank, converters=converters, threads=threads),
-            lambda: x @ weights.T,
-        ),
+        ("dense 512x512", lambda: tile.read(x, bank, **options), lambda: x @ weights),
+        ("transposed 512x512", lambda: tile.read_transposed(x, bank, **options), lambda: x @ weights.T),
     ):
         mine, theirs = _seconds(ours, numpys)
-        found.append(_row(f"{name}, {vectors} vectors", threads, converters, mine, flop) | {"ratio": mine / theirs})
+        row = _row(f"{name}, {vectors} vectors", threads, converters, mine, flop)
+        found.append(row | {"ratio": mine / theirs})
     return found
 
 
@@ -120,15 +121,21 @@ def _depthwise(rng: Any, converters: Any, threads: int) -> list[dict[str, Any]]:
 
     window = tile.Window((3, 3), pads=(1, 1, 1, 1))
     blocks = [[9 * c, c, 9, 1, 0, 9 * c] for c in range(DEPTHWISE)]
-    bank = tile.make_bank(rng.standard_normal(9 * DEPTHWISE, np.float32), np.array(blocks), 9 * DEPTHWISE, DEPTHWISE)
+    cells = rng.standard_normal(9 * DEPTHWISE, np.float32)
+    bank = tile.make_bank(cells, np.array(blocks), 9 * DEPTHWISE, DEPTHWISE)
     x = rng.standard_normal((8, DEPTHWISE, 16, 16), np.float32)
     (seconds,) = _seconds(lambda: tile.read(x, bank, converters=converters, window=window, threads=threads))
     return [_row(f"{DEPTHWISE}ch 16x16, 3x3 depthwise", threads, converters, seconds, 2 * 9 * x.size)]
 
 
 def _row(name: str, threads: int, converters: Any, seconds: float, flop: float) -> dict[str, Any]:
-    kind = "DAC+ADC" if converters.on else "ideal"
-    return {"name": name, "threads": threads, "converters": kind, "ms": seconds * 1e3, "gflops": flop / seconds / 1e9}
+    return {
+        "name": name,
+        "threads": threads,
+        "converters": "DAC+ADC" if converters.on else "ideal",
+        "ms": seconds * 1e3,
+        "gflops": flop / seconds / 1e9,
+    }
 
 
 def _seconds(*calls: Callable[[], Any], turns: int = 9, least: float = 0.01) -> list[float]:
@@ -146,6 +153,8 @@ def _seconds(*calls: Callable[[], Any], turns: int = 9, least: float = 0.01) -> 
             for _ in range(repeat):
                 call()
             taken.append((time.perf_counter() - start) / repeat)
+        if len(calls) > 1:
+            time.sleep(PAUSE)
     return [statistics.median(taken) for taken in times]
 
 
@@ -160,7 +169,8 @@ def main() -> None:
     print(f"{'read':42} threads  converters       ms  GFLOP/s  time / numpy")
     for row in found:
         ratio = f"{row['ratio']:13.2f}" if "ratio" in row else ""
-        print(f"{row['name']:42} {row['threads']:7}  {row['converters']:10} {row['ms']:8.3f} {row['gflops']:8.1f} {ratio}")
+        speed = f"{row['ms']:8.3f} {row['gflops']:8.1f} {ratio}"
+        print(f"{row['name']:42} {row['threads']:7}  {row['converters']:10} {speed}")
 
 
 if __name__ == "__main__":

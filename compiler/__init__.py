@@ -1,4 +1,6 @@
-"""The compiler: an ONNX model -> a Program on a chip. `compile` is the table of contents; each stage is one file."""
+"""The compiler: an ONNX model -> a Program on a chip. `compile` is the table of contents; each stage is
+one file.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,20 @@ if TYPE_CHECKING:
 
 
 def compile(
-    model: Any, chip: str | os.PathLike[str] | ChipSpec = "nature2018", *,
-    shapes: Mapping[str, Sequence[int]] | None = None, freeze: Mapping[str, Any] | None = None, check: bool = False,
+    model: Any,
+    chip: str | os.PathLike[str] | ChipSpec = "nature2018",
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    freeze: Mapping[str, Any] | None = None,
+    check: bool = False,
 ) -> Program:
     """Compile an ONNX model onto a chip.
 
     Args:
         model: a path, the bytes of a file, or an onnx.ModelProto.
         chip: name of a shipped chip, path of a chip file, or a ChipSpec.
-        shapes: sizes of inputs with open dimensions, by input name; a leading batch dimension stays open all the same.
+        shapes: sizes of inputs with open dimensions, by input name; a leading batch dimension stays open all
+            the same.
         freeze: values of inputs that become constants, by input name.
         check: run the checks of every stage's result (slow; for tests and for the curious).
 

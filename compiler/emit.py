@@ -20,9 +20,17 @@ Table = npt.NDArray[np.void]
 
 
 def emit(
-    clean: CleanModel, graph: nx.MultiDiGraph, matrices: Mapping[str, Matrix], tables: Mapping[str, Table],
-    steps: tuple[Step, ...], regions: Mapping[str, Sequence[Op]], flows: npt.NDArray[np.void], flow_tensors: tuple[str, ...],
-    chip: ChipSpec, sample_shapes: Mapping[str, tuple[int, ...]], options: Mapping[str, Any],
+    clean: CleanModel,
+    graph: nx.MultiDiGraph,
+    matrices: Mapping[str, Matrix],
+    tables: Mapping[str, Table],
+    steps: tuple[Step, ...],
+    regions: Mapping[str, Sequence[Op]],
+    flows: npt.NDArray[np.void],
+    flow_tensors: tuple[str, ...],
+    chip: ChipSpec,
+    sample_shapes: Mapping[str, tuple[int, ...]],
+    options: Mapping[str, Any],
 ) -> Program:
     """Put the results of all stages together.
 
@@ -32,14 +40,26 @@ def emit(
     banks = {name: _bank(matrix, tables[name], chip) for name, matrix in matrices.items()}
     types = _types(clean, graph, steps, sample_shapes)
     steps_by_name = {step.name: step for step in steps}
-    places = np.unique(np.concatenate([np.stack([t["chip"], t["tile"]], axis=1) for t in tables.values()]), axis=0)
+    places = np.unique(
+        np.concatenate([np.stack([t["chip"], t["tile"]], axis=1) for t in tables.values()]), axis=0
+    )
     return Program(
-        name=clean.origin, chip=chip,
-        inputs=_infos(clean.model.graph.input, graph), outputs=_infos(clean.model.graph.output, graph),
-        steps=steps, banks=banks,
-        regions={name: _region(steps_by_name[name], ops, clean.model, types) for name, ops in regions.items()},
-        flows=_frozen(flows), flow_tensors=flow_tensors, chips=int(places[:, 0].max()) + 1, tiles=len(places),
-        model=clean.original, clean=clean.model, sample_shapes=dict(sample_shapes),
+        name=clean.origin,
+        chip=chip,
+        inputs=_infos(clean.model.graph.input, graph),
+        outputs=_infos(clean.model.graph.output, graph),
+        steps=steps,
+        banks=banks,
+        regions={
+            name: _region(steps_by_name[name], ops, clean.model, types) for name, ops in regions.items()
+        },
+        flows=_frozen(flows),
+        flow_tensors=flow_tensors,
+        chips=int(places[:, 0].max()) + 1,
+        tiles=len(places),
+        model=clean.original,
+        clean=clean.model,
+        sample_shapes=dict(sample_shapes),
         digital={op.name: f"{op.op_type}: {_why_digital(op)}" for ops in regions.values() for op in ops},
         options=dict(options),
     )
@@ -56,16 +76,29 @@ def _bank(matrix: Matrix, table: Table, chip: ChipSpec) -> Bank:
     weights = matrix.weights if matrix.groups > 1 else matrix.weights[None]
     for block in table:
         group = int(block["col0"]) // cols
-        row, col, width = int(block["row0"]) - group * inputs, int(block["col0"]) - group * cols, int(block["cols"])
+        row, col, width = (
+            int(block["row0"]) - group * inputs,
+            int(block["col0"]) - group * cols,
+            int(block["cols"]),
+        )
         height = int(block["rows"]) - int(block["bias"])
-        target = cells[block["offset"]: block["offset"] + block["rows"] * width].reshape(-1, width)
-        target[:height] = weights[group, row: row + height, col: col + width]
+        target = cells[block["offset"] : block["offset"] + block["rows"] * width].reshape(-1, width)
+        target[:height] = weights[group, row : row + height, col : col + width]
         if block["bias"] and matrix.bias is not None:
-            target[-1] = matrix.bias[block["col0"]: block["col0"] + width]
+            target[-1] = matrix.bias[block["col0"] : block["col0"] + width]
     digital_bias = matrix.bias if matrix.bias is not None and not chip.tile.bias_row else None
     return Bank(
-        matrix.name, matrix.rows, matrix.cols, _frozen(table.copy()), _frozen(cells), digital_bias, matrix.initializer,
-        matrix.computed_from, matrix.transform, matrix.groups, matrix.foldings,
+        matrix.name,
+        matrix.rows,
+        matrix.cols,
+        _frozen(table.copy()),
+        _frozen(cells),
+        digital_bias,
+        matrix.initializer,
+        matrix.computed_from,
+        matrix.transform,
+        matrix.groups,
+        matrix.foldings,
     )
 
 
@@ -79,9 +112,14 @@ def _infos(values: Any, graph: nx.MultiDiGraph) -> tuple[TensorInfo, ...]:
 
 
 def _types(
-    clean: CleanModel, graph: nx.MultiDiGraph, steps: Sequence[Step], sample_shapes: Mapping[str, tuple[int, ...]]
+    clean: CleanModel,
+    graph: nx.MultiDiGraph,
+    steps: Sequence[Step],
+    sample_shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, int]:
-    """Element type of every tensor between steps; of what inference leaves open, by running the model once."""
+    """Element type of every tensor between steps; of what inference leaves open, by running the model
+    once.
+    """
     import onnx
 
     types = {name: tensor.dtype for name, tensor in graph.graph["tensors"].items() if tensor.dtype}
@@ -102,12 +140,15 @@ def _region(step: Step, ops: Sequence[Op], model: Any, types: Mapping[str, int])
 
     used = {tensor for op in ops for tensor in op.inputs}
     graph = onnx.helper.make_graph(
-        [op.node for op in ops], step.name,
+        [op.node for op in ops],
+        step.name,
         [onnx.helper.make_tensor_value_info(name, types[name], None) for name in step.inputs],
         [onnx.helper.make_tensor_value_info(name, types[name], None) for name in step.outputs],
         [tensor for tensor in model.graph.initializer if tensor.name in used],
     )
-    return onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version, producer_name="pcmc")
+    return onnx.helper.make_model(
+        graph, opset_imports=model.opset_import, ir_version=model.ir_version, producer_name="pcmc"
+    )
 
 
 def _why_digital(op: Op) -> str:

@@ -1,7 +1,7 @@
 """Frontend: any ONNX model -> a clean one, and its OpGraph.
 
-Clean means: functions inlined, every node named, inputs with the shapes that the user gave, constants computed, the types
-and shapes of its tensors inferred.
+Clean means: functions inlined, every node named, inputs with the shapes that the user gave, constants
+computed, the types and shapes of its tensors inferred.
 """
 
 from __future__ import annotations
@@ -13,21 +13,45 @@ from typing import Any
 import networkx as nx
 
 from pcmc.compiler.graph import Op, Tensor, build_opgraph
+from pcmc.compiler.half import widen_half
 from pcmc.compiler.lowering.gemm import split_gemms
-from pcmc.compiler.onnx_file import bodies_of, first_line, nodes_of, read_model
+from pcmc.compiler.onnx_file import bodies_of, first_line, nodes_of, read_model, readable_names
 from pcmc.errors import ModelError
 from pcmc.runtime.shapes import infer, is_static, quiet_options
 
 #: Operators whose result is not a function of their inputs.
-RANDOM_OPERATORS = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial",
-                              "Bernoulli", "Dropout"})
+RANDOM_OPERATORS = frozenset(
+    {
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "Multinomial",
+        "Bernoulli",
+        "Dropout",
+    }
+)
+#: Operators whose result is not a tensor, and so can't be an initializer.
+NO_TENSOR_OPERATORS = frozenset(
+    {
+        "SequenceConstruct",
+        "SequenceEmpty",
+        "SequenceErase",
+        "SequenceInsert",
+        "SequenceMap",
+        "SplitToSequence",
+        "Optional",
+    }
+)
 #: A computed constant may not be larger than this: a small file can ask for any size.
 MAX_CONSTANT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class CleanModel:
-    """What the frontend hands on: the user's own graph, the clean one, its OpGraph, and each constant's origin."""
+    """What the frontend hands on: the user's own graph, the clean one, its OpGraph, and each constant's
+    origin.
+    """
 
     origin: str
     original: Any
@@ -47,23 +71,34 @@ def load(
         freeze: values by input name; such an input becomes a constant.
 
     Raises:
-        ModelError: the model can't be read or is invalid, or a shape or value names no input or contradicts the model.
+        ModelError: the model can't be read or is invalid, or a shape or value names no input or contradicts
+            the model.
     """
+    original, origin = read_model(source)
+    with readable_names(origin):
+        return _cleaned(original, origin, shapes or {}, freeze or {})
+
+
+def _cleaned(
+    original: Any, origin: str, shapes: Mapping[str, tuple[int, ...]], freeze: Mapping[str, Any]
+) -> CleanModel:
     import onnx
 
-    original, origin = read_model(source)
     model = onnx.ModelProto()
     model.CopyFrom(original)
     if model.functions:
         model = _inlined(model, origin)
     _name_nodes(model.graph, set())
     _drop_initializer_inputs(model)
-    _set_shapes(model, shapes or {}, origin)
-    for name, value in (freeze or {}).items():
+    _set_shapes(model, shapes, origin)
+    for name, value in freeze.items():
         _freeze_input(model, name, value, origin)
+    widen_half(model)
     computed_from: dict[str, tuple[str, ...]] = {}
     while _fold_once(model, computed_from, origin):
         pass
+    _make_outputs_by_nodes(model, computed_from)
+    _drop_unused_nodes(model)
     split_gemms(model, computed_from)
     return CleanModel(origin, original, model, _opgraph(model), computed_from)
 
@@ -105,14 +140,21 @@ def _set_shapes(model: Any, shapes: Mapping[str, tuple[int, ...]], origin: str) 
         if name not in inputs:
             raise ModelError(f"{origin}: --shape {name}: there is no such input; it has {', '.join(inputs)}")
         shape = inputs[name].type.tensor_type.shape
+        if not inputs[name].type.tensor_type.HasField("shape"):
+            for axis in range(len(sizes)):
+                shape.dim.add(dim_param=f"{name}_{axis}")
         if len(shape.dim) != len(sizes):
-            raise ModelError(f"{origin}: --shape {name}: the input has {len(shape.dim)} dimensions, {len(sizes)} were given")
+            raise ModelError(
+                f"{origin}: --shape {name}: the input has {len(shape.dim)} dimensions, {len(sizes)} were given"
+            )
         for axis, (dim, size) in enumerate(zip(shape.dim, sizes, strict=True)):
             if dim.HasField("dim_value") and dim.dim_value > 0 and size not in (0, dim.dim_value):
                 raise ModelError(
                     f"{origin}: --shape {name}: dimension {axis} is {dim.dim_value} in the model, {size} was given"
                 )
-            if size > 0 and (axis > 0 or dim.HasField("dim_value")):  # a leading batch dimension always stays open
+            if size > 0 and (
+                axis > 0 or dim.HasField("dim_value")
+            ):  # a leading batch dimension always stays open
                 dim.dim_value = size
 
 
@@ -130,24 +172,25 @@ def _freeze_input(model: Any, name: str, value: Any, origin: str) -> None:
         array = np.asarray(value).astype(helper.tensor_dtype_to_np_dtype(tensor_type.elem_type))
     except (TypeError, ValueError):
         raise ModelError(f"{origin}: --freeze {name}: {value!r} is not a value of the input's type") from None
-    if array.ndim != len(dims) or any(dim not in (None, size) for dim, size in zip(dims, array.shape, strict=True)):
-        raise ModelError(f"{origin}: --freeze {name}: the value has shape {list(array.shape)}, the input {dims}")
+    if array.ndim != len(dims) or any(
+        dim not in (None, size) for dim, size in zip(dims, array.shape, strict=True)
+    ):
+        raise ModelError(
+            f"{origin}: --freeze {name}: the value has shape {list(array.shape)}, the input {dims}"
+        )
     model.graph.input.remove(inputs[name])
     model.graph.initializer.append(numpy_helper.from_array(array, name))
 
 
 def _fold_once(model: Any, computed_from: dict[str, tuple[str, ...]], origin: str) -> bool:
-    """Replace what is constant by its value; True where that may have made more of it constant.
-
-    Results of the graph stay operations, so that an output is always made by a node.
-    """
+    """Replace what is constant by its value; True where that may have made more of it constant."""
     from onnx import numpy_helper
 
     types = infer(model)
     _resolve_cast_like(model, types)
     constants = {tensor.name for tensor in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}
-    foldable, shape_values = _foldable_nodes(model, constants, outputs, types)
+    foldable, shape_values = _foldable_nodes(model, constants, types)
     if not foldable and not shape_values:
         return False
     values = {**_evaluate(model, foldable, types, origin), **shape_values}
@@ -169,33 +212,47 @@ def _fold_once(model: Any, computed_from: dict[str, tuple[str, ...]], origin: st
 
 
 def _resolve_cast_like(model: Any, types: Mapping[str, Any]) -> None:
-    """CastLike needs only the type of its second input, which is known where its value is not: make it a Cast."""
+    """CastLike needs only the type of its second input, which is known where its value is not: make it a
+    Cast.
+    """
     import onnx
 
     for node in model.graph.node:
-        dtype = types.get(node.input[1], (0, None))[0] if node.op_type == "CastLike" and not node.domain else 0
+        dtype = (
+            types.get(node.input[1], (0, None))[0] if node.op_type == "CastLike" and not node.domain else 0
+        )
         if dtype:
-            node.CopyFrom(onnx.helper.make_node("Cast", [node.input[0]], list(node.output), name=node.name, to=dtype))
+            node.CopyFrom(
+                onnx.helper.make_node("Cast", [node.input[0]], list(node.output), name=node.name, to=dtype)
+            )
 
 
 def _foldable_nodes(
-    model: Any, constants: set[str], outputs: set[str], types: Mapping[str, Any]
+    model: Any, constants: set[str], types: Mapping[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """Nodes whose inputs are all constant, and the values of Shape and Size nodes of tensors of a known shape."""
+    """Nodes whose inputs are all constant, and the values of Shape and Size nodes of tensors of a known
+    shape.
+    """
     import numpy as np
 
     known, foldable, shapes = set(constants), [], {}
     for node in model.graph.node:
-        if outputs.intersection(node.output) or any(inner.op_type in RANDOM_OPERATORS for inner in _with_inner(node)):
+        if any(inner.op_type in RANDOM_OPERATORS | NO_TENSOR_OPERATORS for inner in _with_inner(node)):
             continue
         shape = types.get(node.input[0], (0, None))[1] if node.input else None
-        if node.op_type in ("Shape", "Size") and node.domain in ("", "ai.onnx") and is_static(shape) and shape is not None:
+        if (
+            node.op_type in ("Shape", "Size")
+            and node.domain in ("", "ai.onnx")
+            and is_static(shape)
+            and shape is not None
+        ):
             ends = {attribute.name: attribute.i for attribute in node.attribute}
             dims = np.array(shape[slice(ends.get("start", 0), ends.get("end"))], np.int64)
             shapes[node.output[0]] = dims if node.op_type == "Shape" else np.array(dims.prod(), np.int64)
             known.add(node.output[0])
         elif all(name in known for name in _used_names(node)) and not _too_large(node, types):
-            # a value computed from a Shape of this round waits for the next one, when that value is an initializer
+            # a value computed from a Shape of this round waits for the next one, when that value is an
+            # initializer
             if not shapes.keys() & set(_used_names(node)):
                 foldable.append(node)
                 known.update(node.output)
@@ -245,12 +302,17 @@ def _evaluate(model: Any, nodes: list[Any], types: Mapping[str, Any], origin: st
     names = [name for name in dict.fromkeys(name for node in nodes for name in node.output) if name]
     needed = {name for node in nodes for name in _used_names(node)} - made
     graph = onnx.helper.make_graph(
-        nodes, "constants", [], [onnx.ValueInfoProto(name=name) for name in names],
+        nodes,
+        "constants",
+        [],
+        [onnx.ValueInfoProto(name=name) for name in names],
         [tensor for tensor in model.graph.initializer if tensor.name in needed],
     )
     part = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     try:
-        session = onnxruntime.InferenceSession(part.SerializeToString(), quiet_options(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            part.SerializeToString(), quiet_options(), providers=["CPUExecutionProvider"]
+        )
         return dict(zip(names, session.run(names, {}), strict=True))
     except Exception as error:  # onnxruntime raises its own, undocumented classes
         raise ModelError(f"{origin}: its constants can't be computed: {first_line(error)}") from None
@@ -262,6 +324,36 @@ def _drop_unused_initializers(model: Any, used: set[str]) -> None:
     model.graph.initializer.extend(kept)
 
 
+def _make_outputs_by_nodes(model: Any, computed_from: dict[str, tuple[str, ...]]) -> None:
+    """Let an Identity make each output of the graph that is a constant: every output is made by a node."""
+    import onnx
+
+    outputs = {value.name for value in model.graph.output}
+    for tensor in model.graph.initializer:
+        if tensor.name not in outputs:
+            continue
+        output, constant = tensor.name, f"{tensor.name}/constant"
+        tensor.name = constant
+        computed_from[constant] = computed_from.pop(output, (output,))
+        for node in model.graph.node:
+            node.input[:] = [constant if name == output else name for name in node.input]
+        made = onnx.helper.make_node("Identity", [constant], [output], name=f"{output}/Identity")
+        model.graph.node.insert(0, made)
+
+
+def _drop_unused_nodes(model: Any) -> None:
+    """Drop the nodes that no output of the graph depends on, as onnxruntime does."""
+    needed = {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(_used_names(node))
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(kept))
+    _drop_unused_initializers(model, needed)
+
+
 def _opgraph(model: Any) -> nx.MultiDiGraph:
     tensors = {name: Tensor(name, shape, dtype) for name, (dtype, shape) in infer(model).items()}
     return _graph_of(model.graph, tensors)
@@ -270,8 +362,12 @@ def _opgraph(model: Any) -> nx.MultiDiGraph:
 def _graph_of(graph: Any, tensors: Mapping[str, Tensor]) -> nx.MultiDiGraph:
     ops = [_op(node) for node in graph.node]
     return build_opgraph(
-        ops, [value.name for value in graph.input], [value.name for value in graph.output], tensors,
-        {tensor.name: tensor for tensor in graph.initializer}, graph.name,
+        ops,
+        [value.name for value in graph.input],
+        [value.name for value in graph.output],
+        tensors,
+        {tensor.name: tensor for tensor in graph.initializer},
+        graph.name,
     )
 
 
@@ -280,12 +376,16 @@ def _op(node: Any) -> Op:
 
     bodies = bodies_of(node)
     return Op(
-        name=node.name, op_type=node.op_type, domain="" if node.domain == "ai.onnx" else node.domain,
+        name=node.name,
+        op_type=node.op_type,
+        domain="" if node.domain == "ai.onnx" else node.domain,
         inputs=tuple(node.input) + tuple(name for name in _used_names(node) if name not in node.input),
-        outputs=tuple(node.output), node=node,
+        outputs=tuple(node.output),
+        node=node,
         attributes={
             attribute.name: onnx.helper.get_attribute_value(attribute)
-            for attribute in node.attribute if attribute.name not in bodies
+            for attribute in node.attribute
+            if attribute.name not in bodies
         },
         bodies={name: _graph_of(body, {}) for name, body in bodies.items()},
     )

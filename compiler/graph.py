@@ -2,12 +2,14 @@
 
 Both are plain networkx graphs with frozen payloads, so that a stage may copy a graph and share its payloads.
 
-`OpGraph` is an `nx.MultiDiGraph`. A node is an operation (attribute `op`, an `Op`) or a graph input or output (attribute
-`op` is None); an edge is a tensor (attribute `tensor`). The bodies of If, Loop and Scan are OpGraphs inside their `Op`;
-whatever walks a graph goes down into `Op.bodies`, where the outer scope's tensors are visible by name.
+`OpGraph` is an `nx.MultiDiGraph`. A node is an operation (attribute `op`, an `Op`) or a graph input or output
+(attribute `op` is None); an edge is a tensor (attribute `tensor`). The bodies of If, Loop and Scan are
+OpGraphs inside their `Op`; whatever walks a graph goes down into `Op.bodies`, where the outer scope's tensors
+are visible by name.
 
-`TileGraph` is an `nx.DiGraph`. A node is a bank (all blocks of one copy of a matrix) or a digital unit; an edge is traffic
-(`bytes` per sample and `kind`, activation or partial sum). A bank keeps its blocks in a numpy table, one row a block.
+`TileGraph` is an `nx.DiGraph`. A node is a bank (all blocks of one copy of a matrix) or a digital unit; an
+edge is traffic (`bytes` per sample and `kind`, activation or partial sum). A bank keeps its blocks in a numpy
+table, one row a block.
 """
 
 from __future__ import annotations
@@ -39,11 +41,12 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A constant weight that multiplies an activation, as `[rows, cols]` = `[inputs, outputs]`, and where it came from.
+    """A constant weight that multiplies an activation, as `[rows, cols]` = `[inputs, outputs]`, and where it
+    came from.
 
-    `weights` and `bias` are what the tiles get: after `foldings`, which are recorded in the order in which they were applied
-    and can be undone (`unfolded`). A matrix of a grouped convolution is block-diagonal with `groups` equal blocks; its
-    `weights` are then `[groups, rows / groups, cols / groups]`.
+    `weights` and `bias` are what the tiles get: after `foldings`, which are recorded in the order in which
+    they were applied and can be undone (`unfolded`). A matrix of a grouped convolution is block-diagonal with
+    `groups` equal blocks; its `weights` are then `[groups, rows / groups, cols / groups]`.
     """
 
     name: str
@@ -90,25 +93,34 @@ class Op:
 
 
 def build_opgraph(
-    ops: Iterable[Op], inputs: Iterable[str], outputs: Iterable[str], tensors: Mapping[str, Tensor],
-    constants: Mapping[str, onnx.TensorProto], name: str = "",
+    ops: Iterable[Op],
+    inputs: Iterable[str],
+    outputs: Iterable[str],
+    tensors: Mapping[str, Tensor],
+    constants: Mapping[str, onnx.TensorProto],
+    name: str = "",
 ) -> nx.MultiDiGraph:
     """Connect operations by the tensors that they name.
 
     Args:
         ops: operations in any order; their outputs are distinct.
-        inputs: names of the graph's inputs. A tensor that is neither made here, nor an input, nor a constant belongs
-            to an outer scope and gets no edge.
+        inputs: names of the graph's inputs. A tensor that is neither made here, nor an input, nor a constant
+            belongs to an outer scope and gets no edge.
         outputs: names of the graph's outputs.
         tensors: type and shape by tensor name.
         constants: initializers by name.
         name: the graph's name.
 
     Returns:
-        an OpGraph; `graph["inputs"]`, `["outputs"]`, `["tensors"]` and `["constants"]` hold what the arguments say.
+        an OpGraph; `graph["inputs"]`, `["outputs"]`, `["tensors"]` and `["constants"]` hold what the
+        arguments say.
     """
     graph = nx.MultiDiGraph(
-        name=name, inputs=tuple(inputs), outputs=tuple(outputs), tensors=dict(tensors), constants=dict(constants)
+        name=name,
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        tensors=dict(tensors),
+        constants=dict(constants),
     )
     source: dict[str, str] = {}
     for tensor in graph.graph["inputs"]:
@@ -125,12 +137,16 @@ def build_opgraph(
     for tensor in graph.graph["outputs"]:
         graph.add_node(f"output:{tensor}", op=None)
         if tensor in source:
-            graph.add_edge(source[tensor], f"output:{tensor}", tensor=tensors.get(tensor, Tensor(tensor, None, 0)))
+            graph.add_edge(
+                source[tensor], f"output:{tensor}", tensor=tensors.get(tensor, Tensor(tensor, None, 0))
+            )
     return graph
 
 
 def operations(graph: nx.MultiDiGraph) -> list[Op]:
-    """Operations of one graph (not of its bodies) in a topological order that follows the model's own where it can."""
+    """Operations of one graph (not of its bodies) in a topological order that follows the model's own
+    where it can.
+    """
     position = {node: index for index, node in enumerate(graph)}
     order = nx.lexicographical_topological_sort(graph, key=position.__getitem__)
     return [graph.nodes[node]["op"] for node in order if graph.nodes[node]["op"] is not None]
@@ -158,11 +174,15 @@ def consumers(graph: nx.MultiDiGraph, tensor: str) -> list[str]:
 def replace_ops(graph: nx.MultiDiGraph, ops: Iterable[Op]) -> nx.MultiDiGraph:
     """The same graph with other operations; inputs, outputs, tensors and constants stay."""
     info = graph.graph
-    return build_opgraph(ops, info["inputs"], info["outputs"], info["tensors"], info["constants"], info["name"])
+    return build_opgraph(
+        ops, info["inputs"], info["outputs"], info["tensors"], info["constants"], info["name"]
+    )
 
 
 def opgraph_as_dict(graph: nx.MultiDiGraph) -> dict[str, Any]:
-    """An OpGraph as plain data for JSON: operations with their tensors, matrices by shape and source, bodies nested."""
+    """An OpGraph as plain data for JSON: operations with their tensors, matrices by shape and source,
+    bodies nested.
+    """
     tensors: Mapping[str, Tensor] = graph.graph["tensors"]
     return {
         "name": graph.graph["name"],
@@ -174,19 +194,31 @@ def opgraph_as_dict(graph: nx.MultiDiGraph) -> dict[str, Any]:
 
 def _tensor_as_dict(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
     tensor = tensors.get(name, Tensor(name, None, 0))
-    return {"name": name, "shape": None if tensor.shape is None else list(tensor.shape), "dtype": tensor.dtype}
+    return {
+        "name": name,
+        "shape": None if tensor.shape is None else list(tensor.shape),
+        "dtype": tensor.dtype,
+    }
 
 
 def _op_as_dict(op: Op, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     data: dict[str, Any] = {
-        "name": op.name, "op_type": op.op_type, "domain": op.domain, "inputs": list(op.inputs),
+        "name": op.name,
+        "op_type": op.op_type,
+        "domain": op.domain,
+        "inputs": list(op.inputs),
         "outputs": [_tensor_as_dict(tensors, name) for name in op.outputs if name],
     }
     if op.matrix is not None:
         data["matrix"] = {
-            "name": op.matrix.name, "rows": op.matrix.rows, "cols": op.matrix.cols, "groups": op.matrix.groups,
-            "initializer": op.matrix.initializer, "computed_from": list(op.matrix.computed_from),
-            "transform": op.matrix.transform, "bias": op.matrix.bias is not None,
+            "name": op.matrix.name,
+            "rows": op.matrix.rows,
+            "cols": op.matrix.cols,
+            "groups": op.matrix.groups,
+            "initializer": op.matrix.initializer,
+            "computed_from": list(op.matrix.computed_from),
+            "transform": op.matrix.transform,
+            "bias": op.matrix.bias is not None,
             "foldings": [folding.node for folding in op.matrix.foldings],
         }
         data["absorbed"] = list(op.absorbed)
@@ -196,7 +228,9 @@ def _op_as_dict(op: Op, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def opgraph_as_dot(graph: nx.MultiDiGraph) -> str:
-    """An OpGraph in Graphviz's language: matrices as boxes, digital operations as ellipses, bodies as clusters."""
+    """An OpGraph in Graphviz's language: matrices as boxes, digital operations as ellipses, bodies as
+    clusters.
+    """
     lines = ["digraph model {", "  rankdir=TB; node [fontname=Helvetica];"]
     _dot_body(graph, "", lines)
     return "\n".join([*lines, "}", ""])
@@ -210,11 +244,16 @@ def _dot_body(graph: nx.MultiDiGraph, prefix: str, lines: list[str]) -> None:
         elif op.matrix is None:
             label, style = f"{op.name}\n{op.op_type}", "shape=ellipse"
         else:
-            label, style = f"{op.name}\n{op.op_type} {op.matrix.rows} x {op.matrix.cols}", "shape=box, style=filled"
+            label, style = (
+                f"{op.name}\n{op.op_type} {op.matrix.rows} x {op.matrix.cols}",
+                "shape=box, style=filled",
+            )
         lines.append(f"  {_quoted(prefix + node)} [label={_quoted(label)}, {style}];")
         if op is not None:
             for name, body in op.bodies.items():
-                lines.append(f"  subgraph {_quoted(f'cluster_{prefix}{node}/{name}')} {{ label={_quoted(name)};")
+                lines.append(
+                    f"  subgraph {_quoted(f'cluster_{prefix}{node}/{name}')} {{ label={_quoted(name)};"
+                )
                 _dot_body(body, f"{prefix}{node}/{name}/", lines)
                 lines.append("  }")
     for start, end, data in graph.edges(data=True):
@@ -232,7 +271,8 @@ def unfolded(matrix: Matrix) -> tuple[Floats, Floats | None]:
     """Weights and bias as they were before the foldings: the last one is undone first.
 
     Returns:
-        weights in the shape of `matrix.weights`, and the bias (None where the matrix had none before its foldings).
+        weights in the shape of `matrix.weights`, and the bias (None where the matrix had none before its
+        foldings).
     """
     weights = matrix.weights.astype(np.float64)
     bias = np.zeros(matrix.cols) if matrix.bias is None else matrix.bias.astype(np.float64)

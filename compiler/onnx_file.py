@@ -1,9 +1,12 @@
-"""Read a model from a file, bytes or a ModelProto, and refuse what is broken, hostile or unknown before anything uses it."""
+"""Read a model from a file, bytes or a ModelProto, and refuse what is broken, hostile or unknown before
+anything uses it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,8 @@ def read_model(source: Any) -> tuple[Any, str]:
         the ModelProto with all weights inside, and the name to use in messages.
 
     Raises:
-        ModelError: no such file, not ONNX, truncated, missing or unsafe external data, an invalid graph, or an operator
-            of a domain that onnxruntime does not know.
+        ModelError: no such file, not ONNX, truncated, missing or unsafe external data, an invalid graph, or
+            an operator of a domain that onnxruntime does not know.
     """
     import onnx
 
@@ -34,9 +37,22 @@ def read_model(source: Any) -> tuple[Any, str]:
     else:
         path = Path(os.fspath(source))
         model, origin, folder = _parse(_read_bytes(path), path.name), path.name, path.resolve().parent
-    _load_external_data(model, origin, folder)
-    _check(model, origin)
+    with readable_names(origin):
+        _load_external_data(model, origin, folder)
+        _check_data(model, origin)
+        _check(model, origin)
     return model, origin
+
+
+@contextmanager
+def readable_names(origin: str) -> Iterator[None]:
+    """Names are text, which protobuf finds out only when one is looked at; ModelError where one is not."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            f"{origin}: is not a valid ONNX model: a name is not UTF-8 text: {error.reason}"
+        ) from None
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -78,7 +94,9 @@ def tensors_of(graph: Any) -> Iterator[Any]:
 
 
 def _load_external_data(model: Any, origin: str, folder: Path | None) -> None:
-    """Fill tensors that keep their data in files beside the model; the location may not leave the model's folder."""
+    """Fill tensors that keep their data in files beside the model; the location may not leave the model's
+    folder.
+    """
     import onnx
 
     for tensor in tensors_of(model.graph):
@@ -113,7 +131,28 @@ def _external_bytes(entries: dict[str, str], folder: Path, where: str) -> bytes:
         return file.read(length)
 
 
+def _check_data(model: Any, origin: str) -> None:
+    """Every tensor holds as many values as its dimensions say, which onnx's checker leaves open."""
+    from onnx import numpy_helper
+
+    for tensor in tensors_of(model.graph):
+        try:
+            numpy_helper.to_array(tensor)
+        except UnicodeDecodeError:
+            raise
+        except Exception as error:  # TypeError, ValueError, KeyError: as the broken field has it
+            raise ModelError(
+                f"{origin}: tensor '{tensor.name}' {list(tensor.dims)}: its data does not fit its type and dimensions: "
+                f"{first_line(error)}"
+            ) from None
+
+
 def _check(model: Any, origin: str) -> None:
+    """Refuse unknown domains, a later opset, and what onnx's own checker finds.
+
+    The checker wants a shape, if only of no dimensions, for each input and output; ONNX and onnxruntime do
+    not.
+    """
     import onnx
 
     local = {(function.domain, function.name) for function in model.functions}
@@ -126,12 +165,24 @@ def _check(model: Any, origin: str) -> None:
     newest = onnx.defs.onnx_opset_version()
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx") and opset.version > newest:
-            raise ModelError(f"{origin}: has opset {opset.version}, the installed onnx knows up to {newest}: update onnx")
+            raise ModelError(
+                f"{origin}: has opset {opset.version}, the installed onnx knows up to {newest}: update onnx"
+            )
+    values = [
+        value.type.tensor_type
+        for value in (*model.graph.input, *model.graph.output)
+        if value.type.HasField("tensor_type")
+    ]
+    shapeless = [value for value in values if not value.HasField("shape")]
+    for value in shapeless:
+        value.shape.SetInParent()
     try:
         if model.ByteSize() < 2**31:  # protobuf's limit on what the checker can take
             onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelError(f"{origin}: is not a valid ONNX model: {first_line(error)}") from None
+    for value in shapeless:
+        value.ClearField("shape")
 
 
 def nodes_of(graph: Any) -> Iterator[Any]:

@@ -27,18 +27,23 @@ class Piece:
 def pack(tables: Sequence[Table], groups: Sequence[int], tile: TileSpec) -> list[Table]:
     """Give every block its tile, its corner in the tile and its phase.
 
-    Pieces go largest first into the first tile with room (first fit, decreasing). Tiles are then numbered from 0 in the order
-    of the model. Groups of a grouped convolution are put along a diagonal, as many as a tile takes: one read serves them all.
+    Pieces go largest first into the first tile with room (first fit, decreasing). Tiles are then numbered
+    from 0 in the order of the model. Groups of a grouped convolution are put along a diagonal, as many as a
+    tile takes: one read serves them all.
 
     Args:
         tables: blocks of each matrix, as partition made them.
         groups: groups of each matrix.
-        tile: `tile.sharing` says whether a tile takes one piece (`exclusive`), pieces without a common row or column
-            (`diagonal`), or any that do not overlap (`stacked`).
+        tile: `tile.sharing` says whether a tile takes one piece (`exclusive`), pieces without a common row or
+            column (`diagonal`), or any that do not overlap (`stacked`).
     """
-    pieces = [piece for bank, table in enumerate(tables) for piece in _pieces(bank, table, groups[bank], tile)]
+    pieces = [
+        piece for bank, table in enumerate(tables) for piece in _pieces(bank, table, groups[bank], tile)
+    ]
     fitter = {"exclusive": _exclusive, "diagonal": _diagonal, "stacked": _stacked}[tile.sharing]
-    places = fitter(sorted(pieces, key=lambda piece: (-piece.rows * piece.cols, piece.bank, piece.blocks.start)), tile)
+    places = fitter(
+        sorted(pieces, key=lambda piece: (-piece.rows * piece.cols, piece.bank, piece.blocks.start)), tile
+    )
     number = _numbers([(piece.bank, tile) for piece, tile, _, _ in places])
     packed = [table.copy() for table in tables]
     for piece, index, x, y in places:
@@ -72,7 +77,12 @@ def _diagonal(pieces: Sequence[Piece], tile: TileSpec) -> list[Place]:
     places = []
     for piece in pieces:
         index = next(
-            (i for i, (y, x) in enumerate(used) if y + piece.rows <= tile.rows and x + piece.cols <= tile.cols), len(used)
+            (
+                i
+                for i, (y, x) in enumerate(used)
+                if y + piece.rows <= tile.rows and x + piece.cols <= tile.cols
+            ),
+            len(used),
         )
         if index == len(used):
             used.append((0, 0))
@@ -86,7 +96,9 @@ Rectangle = tuple[int, int, int, int]  # x, y, cols, rows
 
 
 def _stacked(pieces: Sequence[Piece], tile: TileSpec) -> list[Place]:
-    """Guillotine packing: each tile keeps a list of free rectangles; the tightest one is cut in two by what goes in."""
+    """Guillotine packing: each tile keeps a list of free rectangles; the tightest one is cut in two by
+    what goes in.
+    """
     free: list[list[Rectangle]] = []
     roomy: list[int] = []  # tiles with any free cell
     places = []
@@ -108,7 +120,9 @@ def _stacked(pieces: Sequence[Piece], tile: TileSpec) -> list[Place]:
 def _tightest(spots: list[Rectangle], piece: Piece) -> int | None:
     """The free rectangle that leaves least over, of those that take the piece."""
     fitting = [
-        (cols * rows, index) for index, (_, _, cols, rows) in enumerate(spots) if piece.cols <= cols and piece.rows <= rows
+        (cols * rows, index)
+        for index, (_, _, cols, rows) in enumerate(spots)
+        if piece.cols <= cols and piece.rows <= rows
     ]
     return min(fitting)[1] if fitting else None
 
@@ -124,7 +138,9 @@ def _cut(x: int, y: int, cols: int, rows: int, piece: Piece) -> list[Rectangle]:
 
 
 def _numbers(used: Sequence[tuple[int, int]]) -> dict[int, int]:
-    """Tile numbers in the order of the first bank that each holds, so that neighbours in the model are neighbours in place."""
+    """Tile numbers in the order of the first bank that each holds, so that neighbours in the model are
+    neighbours in place.
+    """
     first: dict[int, int] = {}
     for bank, tile in used:
         first[tile] = min(bank, first.get(tile, bank))
@@ -139,26 +155,31 @@ def _put(table: Table, piece: Piece, tile: int, x: int, y: int) -> None:
 
 
 def _phases(table: Table) -> npt.NDArray[np.int64]:
-    """Blocks of one bank that share rows or columns of a tile are read in turns: the first turn that is free for each."""
+    """Blocks of one bank that share rows or columns of a tile are read in turns: the first turn that is
+    free for each.
+    """
     phases = np.zeros(len(table), np.int64)
     for tile in np.unique(table["tile"]):
         mine = np.flatnonzero(table["tile"] == tile)
         for index, block in enumerate(mine):
             earlier = mine[:index]
-            clash = earlier[_overlap(table, block, earlier, "x", "cols") | _overlap(table, block, earlier, "y", "rows")]
+            clash = earlier[
+                _overlap(table, block, earlier, "x", "cols") | _overlap(table, block, earlier, "y", "rows")
+            ]
             taken = set(phases[clash].tolist())
             phases[block] = next(turn for turn in range(len(taken) + 1) if turn not in taken)
     return phases
 
 
-def _overlap(table: Table, one: int, others: npt.NDArray[np.int64], start: str, size: str) -> npt.NDArray[np.bool_]:
+def _overlap(
+    table: Table, one: int, others: npt.NDArray[np.int64], start: str, size: str
+) -> npt.NDArray[np.bool_]:
     low, high = table[start][one], table[start][one] + table[size][one]
     return np.asarray((table[start][others] < high) & (table[start][others] + table[size][others] > low))
 
 
 def check_packing(tables: Sequence[Table], tile: TileSpec) -> None:
-    """Raise ValueError where a block leaves its tile, two overlap, or the sharing is broken.
-    """
+    """Raise ValueError where a block leaves its tile, two overlap, or the sharing is broken."""
     blocks = np.concatenate([*tables, np.zeros(0, BLOCK)])
     if np.any(blocks["x"] + blocks["cols"] > tile.cols) or np.any(blocks["y"] + blocks["rows"] > tile.rows):
         raise ValueError(f"a block leaves its tile of {tile.rows} x {tile.cols}")
@@ -166,9 +187,14 @@ def check_packing(tables: Sequence[Table], tile: TileSpec) -> None:
         mine = blocks[(blocks["chip"] == chip) & (blocks["tile"] == number)]
         for index in range(len(mine)):
             others = np.arange(index)
-            same_cols, same_rows = _overlap(mine, index, others, "x", "cols"), _overlap(mine, index, others, "y", "rows")
+            same_cols, same_rows = (
+                _overlap(mine, index, others, "x", "cols"),
+                _overlap(mine, index, others, "y", "rows"),
+            )
             broken = {
-                "exclusive": np.ones(len(others), bool), "diagonal": same_cols | same_rows, "stacked": same_cols & same_rows
+                "exclusive": np.ones(len(others), bool),
+                "diagonal": same_cols | same_rows,
+                "stacked": same_cols & same_rows,
             }[tile.sharing]
             if np.any(broken):
                 raise ValueError(f"tile {number} of chip {chip} breaks the sharing '{tile.sharing}'")

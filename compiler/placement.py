@@ -14,7 +14,8 @@ Table = npt.NDArray[np.void]
 
 
 def place(tables: Sequence[Table], chip: ChipSpec) -> list[Table]:
-    """Fill chips in the order of the tile numbers, on each chip row by row and back again, so that successors are neighbours.
+    """Fill chips in the order of the tile numbers, on each chip row by row and back again, so that successors
+    are neighbours.
 
     Args:
         tables: packed blocks; `tile` numbers the tiles of the whole program.

@@ -23,9 +23,10 @@ def route(
 ) -> tuple[npt.NDArray[np.void], tuple[str, ...]]:
     """Streams between digital units and tiles.
 
-    A tensor is sent from the unit that made it to each tile that holds rows for it (a map of a convolution once, not once for
-    each window), partial sums from each tile to the unit that adds them, and a tensor that a digital region takes from
-    another chip from unit to unit. Inputs enter and outputs leave the board at the unit of chip 0.
+    A tensor is sent from the unit that made it to each tile that holds rows for it (a map of a convolution
+    once, not once for each window), partial sums from each tile to the unit that adds them, and a tensor that
+    a digital region takes from another chip from unit to unit. Inputs enter and outputs leave the board at
+    the unit of chip 0.
 
     Args:
         steps: the schedule.
@@ -47,11 +48,14 @@ def route(
             continue
         rows.extend(
             _unit_stream(index, tensor, unit_of.get(tensor, 0), step.unit, numbers, chip, chips)
-            for tensor in step.inputs if unit_of.get(tensor, 0) != step.unit
+            for tensor in step.inputs
+            if unit_of.get(tensor, 0) != step.unit
         )
     last = len(steps) - 1
     rows.extend(
-        _unit_stream(last, tensor, unit_of[tensor], 0, numbers, chip, chips) for tensor in outputs if unit_of.get(tensor, 0) != 0
+        _unit_stream(last, tensor, unit_of[tensor], 0, numbers, chip, chips)
+        for tensor in outputs
+        if unit_of.get(tensor, 0) != 0
     )
     flows = np.zeros(len(rows), FLOW)
     for flow, (start, end, *rest) in zip(flows, rows, strict=True):
@@ -89,7 +93,9 @@ def _bank_streams(
         inputs = _channels(blocks, elements)
         if inputs:
             rows.append((source, (x, y), ACTIVATION, index, per, 0, float(inputs), float(activation_bytes)))
-        rows.append(((x, y), home, PARTIAL_SUM, index, VECTORS, 0, float(blocks["cols"].sum()), float(sum_bytes)))
+        rows.append(
+            ((x, y), home, PARTIAL_SUM, index, VECTORS, 0, float(blocks["cols"].sum()), float(sum_bytes))
+        )
     return rows
 
 

@@ -1,8 +1,10 @@
-"""What one sample makes each step do: vectors, positions, elements and digital operations, for given input shapes.
+"""What one sample makes each step do: vectors, positions, elements and digital operations, for given input
+shapes.
 
-Digital operations are counted as simple arithmetic: one for each output element of an element-wise operator, the window for each
-output element of a pool, two for each multiply-add of a product of activations, none for what only moves data. A node with a
-body (If, Loop, Scan) counts its output elements; trips are not known here.
+Digital operations are counted as simple arithmetic: one for each output element of an element-wise operator,
+the window for each output element of a pool, two for each multiply-add of a product of activations, none for
+what only moves data. A node with a body (If, Loop, Scan) counts its output elements; trips are not known
+here.
 """
 
 from __future__ import annotations
@@ -18,23 +20,78 @@ from pcmc.runtime.shapes import concrete_shapes
 
 Shape = tuple[int, ...]
 
-MOVES_ONLY = frozenset({
-    "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Concat", "Split", "Gather", "GatherND", "GatherElements",
-    "Identity", "Cast", "CastLike", "Shape", "Size", "Constant", "ConstantOfShape", "Pad", "Expand", "DepthToSpace",
-    "SpaceToDepth", "Tile", "Dropout", "EyeLike", "Range", "NonZero", "OneHot", "ScatterND", "ScatterElements", "Compress",
-    "ReverseSequence", "SequenceAt", "SequenceConstruct", "SplitToSequence", "ConcatFromSequence",
-})
-#: Operations for each output element where it is more than one: exp, division and sums of a softmax, and so on.
+MOVES_ONLY = frozenset(
+    {
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Slice",
+        "Concat",
+        "Split",
+        "Gather",
+        "GatherND",
+        "GatherElements",
+        "Identity",
+        "Cast",
+        "CastLike",
+        "Shape",
+        "Size",
+        "Constant",
+        "ConstantOfShape",
+        "Pad",
+        "Expand",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "Tile",
+        "Dropout",
+        "EyeLike",
+        "Range",
+        "NonZero",
+        "OneHot",
+        "ScatterND",
+        "ScatterElements",
+        "Compress",
+        "ReverseSequence",
+        "SequenceAt",
+        "SequenceConstruct",
+        "SplitToSequence",
+        "ConcatFromSequence",
+    }
+)
+#: Operations for each output element where it is more than one: exp, division and sums of a softmax, and so
+#: on.
 PER_ELEMENT: Mapping[str, int] = {
-    "BatchNormalization": 2, "Softmax": 4, "LogSoftmax": 5, "LayerNormalization": 8, "InstanceNormalization": 8,
-    "GroupNormalization": 8, "Sigmoid": 4, "Tanh": 4, "Gelu": 8, "Erf": 4, "Exp": 2, "LRN": 8, "QuantizeLinear": 3,
-    "DequantizeLinear": 2, "HardSwish": 4, "Mish": 8, "Elu": 3, "Selu": 3, "Celu": 3, "Resize": 4, "Upsample": 1,
+    "BatchNormalization": 2,
+    "Softmax": 4,
+    "LogSoftmax": 5,
+    "LayerNormalization": 8,
+    "InstanceNormalization": 8,
+    "GroupNormalization": 8,
+    "Sigmoid": 4,
+    "Tanh": 4,
+    "Gelu": 8,
+    "Erf": 4,
+    "Exp": 2,
+    "LRN": 8,
+    "QuantizeLinear": 3,
+    "DequantizeLinear": 2,
+    "HardSwish": 4,
+    "Mish": 8,
+    "Elu": 3,
+    "Selu": 3,
+    "Celu": 3,
+    "Resize": 4,
+    "Upsample": 1,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class StepCount:
-    """One step, one sample: input vectors of a read, positions of its input map, values in and out, digital operations."""
+    """One step, one sample: input vectors of a read, positions of its input map, values in and out,
+    digital operations.
+    """
 
     vectors: float
     positions: float
@@ -70,7 +127,9 @@ def count(program: Program, shapes: Mapping[str, Sequence[int]] | None = None) -
     found = {**constants, **concrete_shapes(program.clean, inputs, sorted(wanted - constants.keys()))}
     missing = [step for step in program.steps if step.bank is not None and step.inputs[0] not in found]
     if missing:
-        raise DataError(f"the shape of '{missing[0].inputs[0]}' can't be found for inputs {inputs}: does the model run on them?")
+        raise DataError(
+            f"the shape of '{missing[0].inputs[0]}' can't be found for inputs {inputs}: does the model run on them?"
+        )
     return Counts(
         tuple(_count_step(program, step, found) for step in program.steps),
         tuple(float(math.prod(found.get(name, ()))) for name in program.flow_tensors),
@@ -86,8 +145,12 @@ def sample_inputs(program: Program, shapes: Mapping[str, Sequence[int]]) -> dict
         if name not in known:
             raise DataError(f"shapes: there is no input '{name}'; the model has {', '.join(known)}")
         model = known[name].shape or ()
-        if len(model) != len(given) or any(isinstance(dim, int) and dim != size for dim, size in zip(model, given, strict=True)):
-            raise DataError(f"shapes: input '{name}' is {list(model)} in the model, {list(given)} does not fit")
+        if len(model) != len(given) or any(
+            isinstance(dim, int) and dim != size for dim, size in zip(model, given, strict=True)
+        ):
+            raise DataError(
+                f"shapes: input '{name}' is {list(model)} in the model, {list(given)} does not fit"
+            )
         if any(size < 1 for size in given):
             raise DataError(f"shapes: input '{name}': {list(given)} has a size below 1")
         batch = bool(model) and isinstance(model[0], str)
@@ -104,7 +167,9 @@ def _count_step(program: Program, step: Step, shapes: Mapping[str, Shape]) -> St
     bank = program.banks[step.bank]
     vectors, positions = vectors_of(step, shapes[step.inputs[0]])
     sums = int(bank.table["cols"].sum()) - bank.cols + (0 if bank.bias is None else bank.cols)
-    return StepCount(float(vectors), float(positions), float(values_in), float(vectors * bank.cols), float(vectors * sums))
+    return StepCount(
+        float(vectors), float(positions), float(values_in), float(vectors * bank.cols), float(vectors * sums)
+    )
 
 
 def vectors_of(step: Step, shape: Shape) -> tuple[int, int]:
@@ -137,7 +202,9 @@ def operations_of(node: Any, shapes: Mapping[str, Shape]) -> int:
         filters = shapes.get(node.input[1], ())
         return 2 * elements * math.prod(filters[1:])
     if kind in ("MaxPool", "AveragePool", "LpPool"):
-        kernel = next((attribute.ints for attribute in node.attribute if attribute.name == "kernel_shape"), [1])
+        kernel = next(
+            (attribute.ints for attribute in node.attribute if attribute.name == "kernel_shape"), [1]
+        )
         return elements * math.prod(kernel)
     if kind.startswith(("Reduce", "Global", "ArgM", "TopK", "CumSum")):
         return math.prod(first)

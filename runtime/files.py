@@ -24,8 +24,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = Path(path)
     temporary: Path | None = None
     try:
+        if "\0" in str(target):
+            raise OutputError(f"{str(target)!r}: can't be written: a name has no null character")
         if target.is_dir():
             raise OutputError(f"{target}: is a folder: give the name of a file")
+        if (
+            target.exists() and not target.is_file()
+        ):  # a rename would put a plain file in the place of a device
+            raise OutputError(f"{target}: is not a regular file: give the name of a file")
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:

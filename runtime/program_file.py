@@ -1,8 +1,9 @@
 """The program file `model.pcmc`: a zip of `program.json`, arrays as `.npy` and digital regions as ONNX.
 
-Nothing in it is compressed, so that it can't unpack to more than it is; `program.json` lists the SHA-256 of every other member.
-Large tensors of the models lie in `tensors/`, named by their hash, once for all that share them. Reading never runs code
-from the file, never writes, and allocates no more than the file's size (docs/security.md).
+Nothing in it is compressed, so that it can't unpack to more than it is; `program.json` lists the SHA-256 of
+every other member. Large tensors of the models lie in `tensors/`, named by their hash, once for all that
+share them. Reading never runs code from the file, never writes, and allocates no more than the file's size
+(docs/security.md).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +29,7 @@ from pcmc.errors import PcmcError, ProgramError
 from pcmc.runtime.files import replacing
 from pcmc.runtime.program import BLOCK, FLOW, Bank, Folding, Program, Read, Step, TensorInfo
 from pcmc.runtime.program_check import check_program, check_region
+from pcmc.runtime.regions import first_line
 from pcmc.runtime.state import BankState, ChipState
 
 FORMAT = "pcmc program"
@@ -34,6 +37,9 @@ SCHEMA = 1
 MAX_JSON_BYTES = 256 << 20
 #: Tensors of at least this many bytes are kept outside of their ONNX model.
 LARGE_TENSOR_BYTES = 1024
+#: Tensors that several models share are stored once: a file may grow by this when it is read, and 16 times
+#: its size.
+MOST_SHARED_BYTES = 1 << 30
 
 T = TypeVar("T")
 
@@ -64,7 +70,10 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 def _program_document(program: Program, members: dict[str, bytes]) -> dict[str, Any]:
     document = {
-        "format": FORMAT, "schema": SCHEMA, "name": program.name, "chip": chip_to_dict(program.chip),
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "name": program.name,
+        "chip": chip_to_dict(program.chip),
         "inputs": [dataclasses.asdict(info) for info in program.inputs],
         "outputs": [dataclasses.asdict(info) for info in program.outputs],
         "steps": [dataclasses.asdict(step) for step in program.steps],
@@ -73,11 +82,15 @@ def _program_document(program: Program, members: dict[str, bytes]) -> dict[str, 
             name: _add_model(f"regions/{index}.onnx", model, members)
             for index, (name, model) in enumerate(program.regions.items())
         },
-        "flows": _add_array("flows.npy", program.flows, members), "flow_tensors": list(program.flow_tensors),
-        "chips": program.chips, "tiles": program.tiles,
-        "model": _add_model("model.onnx", program.model, members), "clean": _add_model("clean.onnx", program.clean, members),
+        "flows": _add_array("flows.npy", program.flows, members),
+        "flow_tensors": list(program.flow_tensors),
+        "chips": program.chips,
+        "tiles": program.tiles,
+        "model": _add_model("model.onnx", program.model, members),
+        "clean": _add_model("clean.onnx", program.clean, members),
         "sample_shapes": {name: list(shape) for name, shape in program.sample_shapes.items()},
-        "digital": dict(program.digital), "options": dict(program.options),
+        "digital": dict(program.digital),
+        "options": dict(program.options),
     }
     return document
 
@@ -85,14 +98,21 @@ def _program_document(program: Program, members: dict[str, bytes]) -> dict[str, 
 def _bank_document(index: int, bank: Bank, members: dict[str, bytes]) -> dict[str, Any]:
     where = f"banks/{index}"
     return {
-        "name": bank.name, "rows": bank.rows, "cols": bank.cols, "groups": bank.groups, "initializer": bank.initializer,
-        "computed_from": list(bank.computed_from), "transform": bank.transform,
+        "name": bank.name,
+        "rows": bank.rows,
+        "cols": bank.cols,
+        "groups": bank.groups,
+        "initializer": bank.initializer,
+        "computed_from": list(bank.computed_from),
+        "transform": bank.transform,
         "table": _add_array(f"{where}/table.npy", bank.table, members),
         "cells": _add_array(f"{where}/cells.npy", bank.cells, members),
         "bias": None if bank.bias is None else _add_array(f"{where}/bias.npy", bank.bias, members),
         "foldings": [
             {
-                "node": folding.node, "op_type": folding.op_type, "had_bias": folding.had_bias,
+                "node": folding.node,
+                "op_type": folding.op_type,
+                "had_bias": folding.had_bias,
                 "scale": _add_array(f"{where}/folding_{step}_scale.npy", folding.scale, members),
                 "shift": _add_array(f"{where}/folding_{step}_shift.npy", folding.shift, members),
             }
@@ -144,7 +164,7 @@ def load(path: str | os.PathLike[str]) -> Program:
     """
     with _Reader(path) as reader:
         program = reader.checked("program.json", lambda: _read_program(reader))
-        check_program(program, reader.origin)
+        reader.checked("program.json", lambda: check_program(program, reader.origin))
         return program
 
 
@@ -160,17 +180,14 @@ class _Reader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.origin = Path(path).name
+        self._archive, self._size = _open(path)
+        self._allowed = MOST_SHARED_BYTES + 16 * self._size
         try:
-            self._size = os.path.getsize(path)
-            self._archive = zipfile.ZipFile(path)
-        except FileNotFoundError:
-            raise ProgramError(f"{path}: no such file") from None
-        except IsADirectoryError:
-            raise ProgramError(f"{path}: is a folder, not a program file") from None
-        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-            raise ProgramError(f"{path}: is not a pcmc program file, or is truncated") from None
-        self._check_members()
-        self.document = self.checked("program.json", self._read_document)
+            self._check_members()
+            self.document = self.checked("program.json", self._read_document)
+        except BaseException:
+            self._archive.close()
+            raise
 
     def __enter__(self) -> _Reader:
         return self
@@ -187,34 +204,57 @@ class _Reader:
         except PcmcError as error:
             raise ProgramError(f"{self.origin}: {part}: {error}") from None
         except KeyError as error:
-            raise ProgramError(f"{self.origin}: {part}: {error} is missing: it was altered, or not written by pcmc") from None
-        except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, zipfile.BadZipFile, OSError,
-                NotImplementedError, EOFError) as error:
-            text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ProgramError(f"{self.origin}: {part}: was altered or not written by pcmc: {text}") from None
+            raise ProgramError(
+                f"{self.origin}: {part}: {error} is missing: it was altered, or not written by pcmc"
+            ) from None
+        except (
+            Exception
+        ) as error:  # zip, JSON, npy and protobuf raise any class for bytes that a stranger chose
+            raise ProgramError(
+                f"{self.origin}: {part}: was altered or not written by pcmc: {first_line(error)}"
+            ) from error
 
     def _check_members(self) -> None:
         total = 0
+        names = self._archive.namelist()
+        if len(set(names)) < len(names):
+            raise ProgramError(f"{self.origin}: has two members of one name: the file is hostile")
         for info in self._archive.infolist():
             parts = info.filename.split("/")
-            if info.filename.startswith("/") or "\\" in info.filename or any(part in ("", ".", "..") for part in parts):
-                raise ProgramError(f"{self.origin}: member '{info.filename}' has a name that leads outside: the file is hostile")
-            if info.compress_type != zipfile.ZIP_STORED:
-                raise ProgramError(f"{self.origin}: member '{info.filename}' is compressed; pcmc stores members as they are")
+            if (
+                info.filename.startswith("/")
+                or "\\" in info.filename
+                or any(part in ("", ".", "..") for part in parts)
+            ):
+                raise ProgramError(
+                    f"{self.origin}: member '{info.filename}' has a name that leads outside: the file is hostile"
+                )
+            if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+                raise ProgramError(
+                    f"{self.origin}: member '{info.filename}' is compressed; pcmc stores members as they are"
+                )
             total += info.file_size
         if total > self._size:
-            raise ProgramError(f"{self.origin}: has {self._size:,} bytes but would unpack to {total:,}: the file is hostile")
+            raise ProgramError(
+                f"{self.origin}: has {self._size:,} bytes but would unpack to {total:,}: the file is hostile"
+            )
 
     def _read_document(self) -> dict[str, Any]:
         size = self._archive.getinfo("program.json").file_size
         if size > MAX_JSON_BYTES:
-            raise ProgramError(f"{self.origin}: program.json has {size:,} bytes, at most {MAX_JSON_BYTES:,} are read")
+            raise ProgramError(
+                f"{self.origin}: program.json has {size:,} bytes, at most {MAX_JSON_BYTES:,} are read"
+            )
         document = json.loads(self._archive.read("program.json"))
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ProgramError(f"{self.origin}: is not a pcmc program file")
         schema = document.get("schema")
-        if not isinstance(schema, int) or schema > SCHEMA:
-            raise ProgramError(f"{self.origin}: has schema {schema}, this pcmc reads up to {SCHEMA}: update pcmc")
+        if not isinstance(schema, int) or schema < 1:
+            raise ProgramError(f"{self.origin}: has no schema version, or a wrong one")
+        if schema > SCHEMA:
+            raise ProgramError(
+                f"{self.origin}: has schema {schema}, this pcmc reads up to {SCHEMA}: update pcmc"
+            )
         return document
 
     def member(self, name: str) -> bytes:
@@ -222,7 +262,9 @@ class _Reader:
         expected = self.document["members"][name]
         data = self._archive.read(name)
         if hashlib.sha256(data).hexdigest() != expected:
-            raise ProgramError(f"{self.origin}: member '{name}' was altered: its hash is not the one in program.json")
+            raise ProgramError(
+                f"{self.origin}: member '{name}' was altered: its hash is not the one in program.json"
+            )
         return data
 
     def array(self, name: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -250,7 +292,14 @@ class _Reader:
             raise ValueError(f"'{name}' is not an ONNX model") from None
         for tensor in model.graph.initializer:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+                location = next(
+                    (entry.value for entry in tensor.external_data if entry.key == "location"), ""
+                )
+                self._allowed -= self._archive.getinfo(location).file_size
+                if self._allowed < 0:
+                    raise ProgramError(
+                        f"{self.origin}: its models share tensors so often that they grow without end"
+                    )
                 tensor.raw_data = self.member(location)
                 del tensor.external_data[:]
                 tensor.data_location = onnx.TensorProto.DEFAULT
@@ -258,17 +307,41 @@ class _Reader:
         return model
 
 
+def _open(path: str | os.PathLike[str]) -> tuple[zipfile.ZipFile, int]:
+    """The archive and its size in bytes."""
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise ProgramError(f"{path}: is a folder, not a program file")
+        if not stat.S_ISREG(status.st_mode):  # a pipe might never end
+            raise ProgramError(f"{path}: is not a regular file")
+        return zipfile.ZipFile(path), status.st_size
+    except ProgramError:
+        raise
+    except FileNotFoundError:
+        raise ProgramError(f"{path}: no such file") from None
+    except PermissionError as error:
+        raise ProgramError(f"{path}: can't be read: {error.strerror}") from None
+    except Exception as error:  # zipfile raises any class for bytes that a stranger chose
+        raise ProgramError(f"{path}: is not a pcmc program file, or is truncated") from error
+
+
 def _read_program(reader: _Reader) -> Program:
     document = reader.document
     return Program(
-        name=str(document["name"]), chip=chip_from_dict(document["chip"], f"{reader.origin}: chip"),
-        inputs=_infos(document["inputs"]), outputs=_infos(document["outputs"]),
+        name=str(document["name"]),
+        chip=chip_from_dict(document["chip"], f"{reader.origin}: chip"),
+        inputs=_infos(document["inputs"]),
+        outputs=_infos(document["outputs"]),
         steps=tuple(_read_step(step) for step in document["steps"]),
         banks={str(bank["name"]): _read_bank(reader, bank) for bank in document["banks"]},
         regions={str(name): reader.model(member) for name, member in document["regions"].items()},
-        flows=reader.array(document["flows"], FLOW), flow_tensors=_texts(document["flow_tensors"]),
-        chips=int(document["chips"]), tiles=int(document["tiles"]),
-        model=reader.model(document["model"]), clean=reader.model(document["clean"]),
+        flows=reader.array(document["flows"], FLOW),
+        flow_tensors=_texts(document["flow_tensors"]),
+        chips=int(document["chips"]),
+        tiles=int(document["tiles"]),
+        model=reader.model(document["model"]),
+        clean=reader.model(document["clean"]),
         sample_shapes={str(name): _sizes(shape) for name, shape in document["sample_shapes"].items()},
         digital={str(name): str(why) for name, why in document["digital"].items()},
         options=dict(document["options"]),
@@ -281,15 +354,20 @@ def _texts(values: Any) -> tuple[str, ...]:
     return tuple(str(value) for value in values)
 
 
-def _sizes(values: Any) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
+def _sizes(values: Any, count: int | None = None) -> tuple[int, ...]:
+    sizes = tuple(int(value) for value in values)
+    if count is not None and len(sizes) != count:
+        raise ValueError(f"{values!r} should be {count} numbers")
+    return sizes
 
 
 def _infos(documents: Any) -> tuple[TensorInfo, ...]:
     return tuple(
         TensorInfo(
             str(info["name"]),
-            None if info["shape"] is None else tuple(dim if isinstance(dim, int) else str(dim) for dim in info["shape"]),
+            None
+            if info["shape"] is None
+            else tuple(dim if isinstance(dim, int) else str(dim) for dim in info["shape"]),
             int(info["dtype"]),
         )
         for info in documents
@@ -299,35 +377,57 @@ def _infos(documents: Any) -> tuple[TensorInfo, ...]:
 def _read_step(document: Mapping[str, Any]) -> Step:
     how = document["read"]
     return Step(
-        name=str(document["name"]), kind=str(document["kind"]), inputs=_texts(document["inputs"]),
-        outputs=_texts(document["outputs"]), layers=_texts(document["layers"]), needs=_sizes(document["needs"]),
-        unit=int(document["unit"]), bank=None if document["bank"] is None else str(document["bank"]),
-        read=None if how is None else _read_how(how), dtype=int(document["dtype"]),
+        name=str(document["name"]),
+        kind=str(document["kind"]),
+        inputs=_texts(document["inputs"]),
+        outputs=_texts(document["outputs"]),
+        layers=_texts(document["layers"]),
+        needs=_sizes(document["needs"]),
+        unit=int(document["unit"]),
+        bank=None if document["bank"] is None else str(document["bank"]),
+        read=None if how is None else _read_how(how),
+        dtype=int(document["dtype"]),
     )
 
 
 def _read_how(document: Mapping[str, Any]) -> Read:
     window = document["window"]
     return Read(
-        kind=str(document["kind"]), vector_output=bool(document["vector_output"]), auto_pad=str(document["auto_pad"]),
-        window=None if window is None else Window(**{key: _sizes(window[key]) for key in ("kernel", "strides", "dilations", "pads")}),
+        kind=str(document["kind"]),
+        vector_output=bool(document["vector_output"]),
+        auto_pad=str(document["auto_pad"]),
+        window=None if window is None else _read_window(window),
     )
+
+
+def _read_window(document: Mapping[str, Any]) -> Window:
+    counts = {"kernel": 2, "strides": 2, "dilations": 2, "pads": 4}
+    return Window(**{key: _sizes(document[key], count) for key, count in counts.items()})  # type: ignore[arg-type]
 
 
 def _read_bank(reader: _Reader, document: Mapping[str, Any]) -> Bank:
     foldings = tuple(
         Folding(
-            str(folding["node"]), str(folding["op_type"]), reader.array(folding["scale"], np.float64),
-            reader.array(folding["shift"], np.float64), bool(folding["had_bias"]),
+            str(folding["node"]),
+            str(folding["op_type"]),
+            reader.array(folding["scale"], np.float64),
+            reader.array(folding["shift"], np.float64),
+            bool(folding["had_bias"]),
         )
         for folding in document["foldings"]
     )
     return Bank(
-        name=str(document["name"]), rows=int(document["rows"]), cols=int(document["cols"]),
-        table=reader.array(document["table"], BLOCK), cells=reader.array(document["cells"], np.float32),
+        name=str(document["name"]),
+        rows=int(document["rows"]),
+        cols=int(document["cols"]),
+        table=reader.array(document["table"], BLOCK),
+        cells=reader.array(document["cells"], np.float32),
         bias=None if document["bias"] is None else reader.array(document["bias"], np.float32),
-        initializer=str(document["initializer"]), computed_from=_texts(document["computed_from"]),
-        transform=str(document["transform"]), groups=int(document["groups"]), foldings=foldings,
+        initializer=str(document["initializer"]),
+        computed_from=_texts(document["computed_from"]),
+        transform=str(document["transform"]),
+        groups=int(document["groups"]),
+        foldings=foldings,
     )
 
 
@@ -335,7 +435,11 @@ def _read_state(reader: _Reader, document: Mapping[str, Any]) -> ChipState:
     banks = {
         str(name): BankState(
             Devices(reader.array(bank["g_plus"], np.float32), reader.array(bank["g_minus"], np.float32)),
-            float(bank["w_max"]), float(bank["unit_us"]), float(bank["bias_drive"]), int(bank["polarity"]), int(bank["writes"]),
+            float(bank["w_max"]),
+            float(bank["unit_us"]),
+            float(bank["bias_drive"]),
+            int(bank["polarity"]),
+            int(bank["writes"]),
         )
         for name, bank in document["banks"].items()
     }

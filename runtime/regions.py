@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pcmc.errors import ProgramError
+from pcmc.errors import DataError, ProgramError
 
 #: Operator domains that onnxruntime implements.
-KNOWN_DOMAINS = frozenset({
-    "", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft", "com.microsoft.nchwc",
-})
+KNOWN_DOMAINS = frozenset(
+    {
+        "",
+        "ai.onnx",
+        "ai.onnx.ml",
+        "ai.onnx.training",
+        "ai.onnx.preview.training",
+        "com.microsoft",
+        "com.microsoft.nchwc",
+    }
+)
 #: Operators of quantized models: onnxruntime's own fusions would round elsewhere than the model says.
 QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
@@ -32,7 +41,25 @@ def open_region(model: Any, name: str, threads: int) -> Any:
     quantized = any(node.op_type in QUANTIZED for node in model.graph.node)
     options.graph_optimization_level = levels.ORT_DISABLE_ALL if quantized else levels.ORT_ENABLE_EXTENDED
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # onnxruntime raises its own, undocumented classes
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ProgramError(f"region '{name}': onnxruntime does not take it: {text}") from None
+        raise ProgramError(f"region '{name}': onnxruntime does not take it: {first_line(error)}") from None
+
+
+def run_region(session: Any, name: str, outputs: Sequence[str], feeds: Mapping[str, Any]) -> list[Any]:
+    """Run an open region.
+
+    Raises:
+        DataError: onnxruntime can't compute it from these inputs, for example because their sizes do not fit.
+    """
+    try:
+        return list(session.run(list(outputs), dict(feeds)))
+    except Exception as error:  # onnxruntime raises its own, undocumented classes
+        raise DataError(f"step '{name}': onnxruntime can't compute it: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,7 +1,8 @@
-"""The report of a program: what it uses of the chip, what flows, how long it takes, what it costs, and what stays digital.
+"""The report of a program: what it uses of the chip, what flows, how long it takes, what it costs, and what
+stays digital.
 
-Costs are events counted by the schedule times constants of the chip file (`pcmc.accel.costs`). Each layer's energy is given by
-component, so that sums over layers equal sums over components.
+Costs are events counted by the schedule times constants of the chip file (`pcmc.accel.costs`). Each layer's
+energy is given by component, so that sums over layers equal sums over components.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ def report(program: Program, shapes: Mapping[str, Sequence[int]] | None = None) 
         shapes: input shapes other than the compiled ones.
 
     Returns:
-        among others `chips`, `tiles`, `cells`, `utilization` (used, available), `matrices`, `layers`, `digital`,
-        `traffic_bytes`, `cycles`, `latency_s`, `interval_s`, `energy_j` (by component, with `total`), `area_mm2` (likewise).
-        Energy, traffic and times are those of one sample.
+        among others `chips`, `tiles`, `cells`, `utilization` (used, available), `matrices`, `layers`,
+        `digital`, `traffic_bytes`, `cycles`, `latency_s`, `interval_s`, `energy_j` (by component, with
+        `total`), `area_mm2` (likewise). Energy, traffic and times are those of one sample.
 
     Raises:
         DataError: `shapes` does not fit the model.
@@ -43,23 +44,32 @@ def report(program: Program, shapes: Mapping[str, Sequence[int]] | None = None) 
     cycle = program.chip.tile.read_time_s
     weights = sum(bank.cells.size - _bias_cells(bank) for bank in program.banks.values())
     return {
-        "model": program.name, "chip": program.chip.name, "shapes": {name: list(s) for name, s in counts.shapes.items()},
-        "weights": weights, "cells": sum(bank.cells.size for bank in program.banks.values()),
+        "model": program.name,
+        "chip": program.chip.name,
+        "shapes": {name: list(s) for name, s in counts.shapes.items()},
+        "weights": weights,
+        "cells": sum(bank.cells.size for bank in program.banks.values()),
         "blocks": sum(len(bank.table) for bank in program.banks.values()),
-        "chips": program.chips, "tiles": program.tiles,
-        "utilization": utilization(program), "matrices": [_matrix(bank) for bank in program.banks.values()],
-        "layers": layers, "digital": dict(program.digital),
+        "chips": program.chips,
+        "tiles": program.tiles,
+        "utilization": utilization(program),
+        "matrices": [_matrix(bank) for bank in program.banks.values()],
+        "layers": layers,
+        "digital": dict(program.digital),
         "traffic_bytes": _traffic_summary(program, flowing),
         "cycles": {"latency": timed.latency_cycles, "interval": timed.interval_cycles},
         "bottleneck": timed.bottleneck,
-        "latency_s": timed.latency_cycles * cycle, "interval_s": timed.interval_cycles * cycle,
+        "latency_s": timed.latency_cycles * cycle,
+        "interval_s": timed.interval_cycles * cycle,
         "energy_j": {**energy, "total": sum(energy.values())},
         "area_mm2": {**area, "total": sum(area.values())},
     }
 
 
 def utilization(program: Program) -> dict[str, list[int]]:
-    """(used, available) cells of the used tiles and of the used chips, tiles of the used chips, chips of the board."""
+    """(used, available) cells of the used tiles and of the used chips, tiles of the used chips, chips of
+    the board.
+    """
     chip = program.chip
     cells = sum(bank.cells.size for bank in program.banks.values())
     per_tile = chip.tile.rows * chip.tile.cols
@@ -78,10 +88,18 @@ def _bias_cells(bank: Bank) -> int:
 def _matrix(bank: Bank) -> dict[str, Any]:
     places = np.unique(np.stack([bank.table["chip"], bank.table["tile"]], axis=1), axis=0)
     return {
-        "name": bank.name, "rows": bank.rows, "cols": bank.cols, "groups": bank.groups,
-        "weights": bank.cells.size - _bias_cells(bank), "bias": "row" if _bias_cells(bank) else ("digital" if bank.bias is not None else "none"),
-        "blocks": len(bank.table), "tiles": len(places), "phases": bank.phases, "initializer": bank.initializer,
-        "computed_from": list(bank.computed_from), "transform": bank.transform,
+        "name": bank.name,
+        "rows": bank.rows,
+        "cols": bank.cols,
+        "groups": bank.groups,
+        "weights": bank.cells.size - _bias_cells(bank),
+        "bias": "row" if _bias_cells(bank) else ("digital" if bank.bias is not None else "none"),
+        "blocks": len(bank.table),
+        "tiles": len(places),
+        "phases": bank.phases,
+        "initializer": bank.initializer,
+        "computed_from": list(bank.computed_from),
+        "transform": bank.transform,
         "foldings": [f"{folding.node} ({folding.op_type})" for folding in bank.foldings],
     }
 
@@ -102,7 +120,8 @@ def step_events(program: Program, index: int, counts: Counts, flowing: Traffic) 
     return Events(
         cell_reads=counted.vectors * bank.cells.size,
         dac_conversions=counted.vectors * float(bank.table["rows"].sum()),
-        adc_conversions=counted.vectors * float(bank.table["cols"].sum()), **moved,
+        adc_conversions=counted.vectors * float(bank.table["cols"].sum()),
+        **moved,
     )
 
 
@@ -110,9 +129,15 @@ def _layer(program: Program, index: int, counts: Counts, flowing: Traffic, timed
     step, counted = program.steps[index], counts.steps[index]
     energy = energy_j(step_events(program, index, counts, flowing), program.chip)
     return {
-        "name": step.name, "kind": step.kind, "matrix": step.bank, "operations": list(step.layers), "vectors": counted.vectors,
-        "phases": _phases(program, step), "digital_ops": counted.digital_ops,
-        "start_cycle": timed.start[index], "end_cycle": timed.end[index],
+        "name": step.name,
+        "kind": step.kind,
+        "matrix": step.bank,
+        "operations": list(step.layers),
+        "vectors": counted.vectors,
+        "phases": _phases(program, step),
+        "digital_ops": counted.digital_ops,
+        "start_cycle": timed.start[index],
+        "end_cycle": timed.end[index],
         "energy_j": {**energy, "total": sum(energy.values())},
     }
 
@@ -124,8 +149,10 @@ def _phases(program: Program, step: Step) -> int:
 def _traffic_summary(program: Program, flowing: Traffic) -> dict[str, float]:
     kind = program.flows["kind"]
     return {
-        "activations": float(flowing.bytes[kind == 0].sum()), "partial_sums": float(flowing.bytes[kind == 1].sum()),
-        "total": float(flowing.bytes.sum()), "byte_hops": float((flowing.bytes * (flowing.hops + flowing.chip_hops)).sum()),
+        "activations": float(flowing.bytes[kind == 0].sum()),
+        "partial_sums": float(flowing.bytes[kind == 1].sum()),
+        "total": float(flowing.bytes.sum()),
+        "byte_hops": float((flowing.bytes * (flowing.hops + flowing.chip_hops)).sum()),
         "chip_to_chip": float((flowing.bytes * flowing.chip_hops).sum()),
         "fullest_link": max((float(loads.max(initial=0.0)) for loads in flowing.links.values()), default=0.0),
     }

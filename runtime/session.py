@@ -3,7 +3,8 @@
     session = pcmc.Session(program, physics="full", seed=0)
     outputs = session.run(None, {"x": x})
 
-Ideal mode computes from the blocks of the program as they are cut; with physics on, from what the devices hold.
+Ideal mode computes from the blocks of the program as they are cut; with physics on, from what the devices
+hold.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pcmc.accel import tile
 from pcmc.accel.physics import Physics, resolve
 from pcmc.errors import DataError
 from pcmc.runtime.program import Bank, Program, Read, Step, TensorInfo
-from pcmc.runtime.regions import open_region
+from pcmc.runtime.program_check import check_state
+from pcmc.runtime.regions import open_region, run_region
 from pcmc.runtime.state import BankState, ChipState, program_chip, read_cells
 
 Array = npt.NDArray[Any]
@@ -50,18 +52,24 @@ class Session:
 
     Args:
         program: a Program, or the path of a `.pcmc` file.
-        physics: "ideal", "full" (what the chip file states on), names of effects with commas between, or a Physics.
+        physics: "ideal", "full" (what the chip file states on), names of effects with commas between, or a
+            Physics.
         seed: names all random streams: one seed, one result, whatever the number of threads.
         threads: threads of the tile reads and of onnxruntime; 0 takes all processors.
         state: devices to read, in place of newly programmed ones.
 
     Raises:
         ChipError: an unknown effect, or one that the chip's cell does not have.
-        ProgramError: the file can't be read.
+        ProgramError: the file can't be read, or the state does not fit the program.
     """
 
     def __init__(
-        self, program: Program | str | os.PathLike[str], physics: str | Physics = "ideal", *, seed: int = 0, threads: int = 0,
+        self,
+        program: Program | str | os.PathLike[str],
+        physics: str | Physics = "ideal",
+        *,
+        seed: int = 0,
+        threads: int = 0,
         state: ChipState | None = None,
     ) -> None:
         if not isinstance(program, Program):
@@ -75,21 +83,33 @@ class Session:
         self.seed = seed
         self.threads = threads or os.cpu_count() or 1
         self.state = state
+        if state is not None:
+            check_state(state, program)
         if state is None and not self.physics.is_ideal:
             self.state = program_chip(program, self.physics, seed)
         self._banks = {name: self._load_bank(bank) for name, bank in program.banks.items()}
-        self._regions = {name: open_region(model, name, self.threads) for name, model in program.regions.items()}
+        self._regions = {
+            name: open_region(model, name, self.threads) for name, model in program.regions.items()
+        }
         self._last_use = _last_uses(program)
 
     def _load_bank(self, bank: Bank) -> LoadedBank:
-        blocks = np.stack([bank.table[name] for name in ("row0", "col0", "rows", "cols", "bias", "offset")], axis=1)
+        blocks = np.stack(
+            [bank.table[name] for name in ("row0", "col0", "rows", "cols", "bias", "offset")], axis=1
+        )
         state = None if self.state is None else self.state.banks[bank.name]
         if state is None:
             cells, drive = bank.cells, 1.0
         else:
-            cells, drive = read_cells(bank, state, self.program.chip, self.physics, self.seed), state.bias_drive
+            cells, drive = (
+                read_cells(bank, state, self.program.chip, self.physics, self.seed),
+                state.bias_drive,
+            )
         return LoadedBank(
-            tile.make_bank(cells, blocks, bank.rows, bank.cols), drive, self._converters(bank, state), bank.bias
+            tile.make_bank(cells, blocks, bank.rows, bank.cols),
+            drive,
+            self._converters(bank, state),
+            bank.bias,
         )
 
     def _converters(self, bank: Bank, state: BankState | None) -> tile.Converters:
@@ -145,14 +165,19 @@ class Session:
 
     def _run_step(self, step: Step, values: dict[str, Array]) -> None:
         if step.bank is not None and step.read is not None:
-            values[step.outputs[0]] = self._read(values[step.inputs[0]], step.bank, step.read, step)
+            x = values[step.inputs[0]]
+            try:
+                values[step.outputs[0]] = self._read(x, self._banks[step.bank], step.read)
+            except (ValueError, IndexError, TypeError) as error:  # open dimensions that do not fit the model
+                raise DataError(
+                    f"step '{step.name}': can't read '{step.bank}' for an input of shape {list(np.shape(x))}: {error}"
+                ) from error
             return
-        region = self._regions[step.name]
-        results = region.run(list(step.outputs), {name: values[name] for name in step.inputs})
+        feeds = {name: values[name] for name in step.inputs}
+        results = run_region(self._regions[step.name], step.name, step.outputs, feeds)
         values.update(zip(step.outputs, results, strict=True))
 
-    def _read(self, x: Array, bank_name: str, how: Read, step: Step) -> Array:
-        bank = self._banks[bank_name]
+    def _read(self, x: Array, bank: LoadedBank, how: Read) -> Array:
         dtype = x.dtype
         x = np.ascontiguousarray(x, np.float32)
         if how.kind == "dense":
@@ -164,21 +189,24 @@ class Session:
             y = self._read_windows(maps, bank, tile.Window((1, 1)))
             return y.reshape(*x.shape[:-2], bank.cells.cols, x.shape[-1]).astype(dtype, copy=False)
         maps = x if x.ndim == 4 else x[:, :, None, :]
-        try:
-            window = how.window_for(*maps.shape[2:])
-            y = self._read_windows(maps, bank, window)
-        except ValueError as error:
-            raise DataError(f"step '{step.name}': {error}") from None
+        y = self._read_windows(maps, bank, how.window_for(*maps.shape[2:]))
         y = y if x.ndim == 4 else y[:, :, 0, :]
         return y.astype(dtype, copy=False)
 
     def _read_vectors(self, x: Array, bank: LoadedBank) -> Array:
-        y = tile.read(x, bank.cells, bias_drive=bank.bias_drive, converters=bank.converters, threads=self.threads)
+        y = tile.read(
+            x, bank.cells, bias_drive=bank.bias_drive, converters=bank.converters, threads=self.threads
+        )
         return y if bank.bias is None else np.add(y, bank.bias, out=y)
 
     def _read_windows(self, x: Array, bank: LoadedBank, window: tile.Window) -> Array:
         y = tile.read(
-            x, bank.cells, bias_drive=bank.bias_drive, converters=bank.converters, window=window, threads=self.threads
+            x,
+            bank.cells,
+            bias_drive=bank.bias_drive,
+            converters=bank.converters,
+            window=window,
+            threads=self.threads,
         )
         return y if bank.bias is None else np.add(y, bank.bias[:, None, None], out=y)
 
@@ -206,14 +234,18 @@ def check_input(info: TensorInfo, feed: Mapping[str, Any]) -> Array:
     array = np.asarray(feed[info.name])
     expected = onnx.helper.tensor_dtype_to_np_dtype(info.dtype)
     if array.dtype != expected:
-        raise DataError(f"input '{info.name}' is {array.dtype}, the model takes {expected}: convert it with .astype('{expected}')")
+        raise DataError(
+            f"input '{info.name}' is {array.dtype}, the model takes {expected}: convert it with .astype('{expected}')"
+        )
     if info.shape is None:
         return array
     fits = array.ndim == len(info.shape) and all(
         isinstance(dim, str) or dim == size for dim, size in zip(info.shape, array.shape, strict=True)
     )
     if not fits:
-        raise DataError(f"input '{info.name}' has shape {list(array.shape)}, the model takes {list(info.shape)}")
+        raise DataError(
+            f"input '{info.name}' has shape {list(array.shape)}, the model takes {list(info.shape)}"
+        )
     return array
 
 

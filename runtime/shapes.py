@@ -1,4 +1,6 @@
-"""Shapes and types of a model's tensors for given input shapes: onnx's inference, and onnxruntime where it does not reach."""
+"""Shapes and types of a model's tensors for given input shapes: onnx's inference, and onnxruntime where it
+does not reach.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,15 @@ import numpy as np
 
 Shape = tuple[int | str, ...]
 
-#: Tensors above this many bytes are left out of the copy that shape inference sees: only small ones say anything of shapes.
+#: Tensors above this many bytes are left out of the copy that shape inference sees: only small ones say
+#: anything of shapes.
 SMALL_TENSOR_BYTES = 4096
 
 
 def set_input_shapes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    """A copy of a model whose inputs have the given shapes; recorded shapes of inner values and outputs are dropped."""
+    """A copy of a model whose inputs have the given shapes; recorded shapes of inner values and outputs
+    are dropped.
+    """
     changed = light_copy(model)
     for value in changed.graph.input:
         if value.name in shapes:
@@ -29,7 +34,9 @@ def set_input_shapes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
 
 
 def light_copy(model: Any) -> Any:
-    """A copy without the data of large initializers (type and dimensions stay) and without recorded inner values."""
+    """A copy without the data of large initializers (type and dimensions stay) and without recorded inner
+    values.
+    """
     import onnx
 
     copy = onnx.ModelProto()
@@ -44,12 +51,15 @@ def light_copy(model: Any) -> Any:
         if tensor.ByteSize() <= SMALL_TENSOR_BYTES:
             copy.graph.initializer.append(tensor)
         else:
-            copy.graph.initializer.append(onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims))
+            copy.graph.initializer.append(
+                onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            )
     return copy
 
 
 def infer(model: Any) -> dict[str, tuple[int, Shape | None]]:
-    """Element type (0 where unknown) and shape (None where unknown, open dimensions as strings) of each tensor by name.
+    """Element type (0 where unknown) and shape (None where unknown, open dimensions as strings) of each
+    tensor by name.
 
     Only the outer graph's tensors are listed. `model` is left as it is.
     """
@@ -72,7 +82,9 @@ def _shape(tensor_type: Any, name: str) -> Shape | None:
     if not tensor_type.HasField("shape"):
         return None
     return tuple(
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or f"{name}_{axis}"
+        dim.dim_value
+        if dim.HasField("dim_value") and dim.dim_value >= 0
+        else dim.dim_param or f"{name}_{axis}"
         for axis, dim in enumerate(tensor_type.shape.dim)
     )
 
@@ -87,14 +99,17 @@ def concrete_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Shapes of the wanted tensors when the inputs have the given shapes.
 
-    What inference leaves open (shapes computed from values, operators that onnx does not know) is found by running the
-    model once on zeros in onnxruntime. A tensor that neither can tell is missing in the answer.
+    What inference leaves open (shapes computed from values, operators that onnx does not know) is found by
+    running the model once on zeros in onnxruntime. A tensor that neither can tell is missing in the answer.
     """
     found = infer(set_input_shapes(model, input_shapes))
     shapes = {name: found[name][1] for name in wanted if name in found and is_static(found[name][1])}
     missing = [name for name in wanted if name not in shapes]
     if missing:
-        shapes.update({name: array.shape for name, array in probe(model, input_shapes, missing).items()})
+        values = probe(model, input_shapes, missing)
+        shapes.update(
+            {name: value.shape for name, value in values.items() if hasattr(value, "shape")}
+        )  # no sequences
     return {name: tuple(int(dim) for dim in shape) for name, shape in shapes.items() if shape is not None}
 
 
@@ -108,12 +123,16 @@ def probe(model: Any, input_shapes: Mapping[str, tuple[int, ...]], names: Collec
     del copy.graph.output[:]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     try:
-        session = onnxruntime.InferenceSession(copy.SerializeToString(), quiet_options(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            copy.SerializeToString(), quiet_options(), providers=["CPUExecutionProvider"]
+        )
         feeds = {
             value.name: np.zeros(
-                input_shapes[value.name], onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+                input_shapes[value.name],
+                onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type),
             )
-            for value in model.graph.input if value.name in input_shapes
+            for value in model.graph.input
+            if value.name in input_shapes
         }
         return dict(zip(names, session.run(list(names), feeds), strict=True))
     except Exception:  # onnxruntime raises its own, undocumented classes; the caller says what is missing

@@ -1,7 +1,8 @@
 """`ChipState`: what the devices of a chip hold after a Program was written into them.
 
-Random numbers come from named streams: (seed, place, effect, step), where the place is chip, tile and corner of a block, so
-that one more matrix leaves the noise of all others alone, and the number of threads changes nothing.
+Random numbers come from named streams: (seed, place, effect, step), where the place is chip, tile and corner
+of a block, so that one more matrix leaves the noise of all others alone, and the number of threads changes
+nothing.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ Floats = npt.NDArray[np.float32]
 class BankState:
     """The devices of one bank.
 
-    `w_max` is the weight that the full conductance range stands for and `unit_us` the microsiemens of a weight of 1;
-    `bias_drive` is the input level of the bias rows, whose cells hold bias / bias_drive so that biases and weights share
-    one range. `polarity` is the sign s of the low tier. `writes` counts how often the whole bank was programmed.
+    `w_max` is the weight that the full conductance range stands for and `unit_us` the microsiemens of a
+    weight of 1; `bias_drive` is the input level of the bias rows, whose cells hold bias / bias_drive so that
+    biases and weights share one range. `polarity` is the sign s of the low tier. `writes` counts how often
+    the whole bank was programmed.
     """
 
     devices: Devices
@@ -40,7 +42,9 @@ class BankState:
 
 @dataclass(frozen=True, slots=True)
 class ChipState:
-    """All banks, the clock since programming in s, and how far each random stream has been used (by effect)."""
+    """All banks, the clock since programming in s, and how far each random stream has been used (by
+    effect).
+    """
 
     seed: int
     banks: Mapping[str, BankState]
@@ -68,19 +72,24 @@ def _program_bank(bank: Bank, chip: ChipSpec, physics: Physics, seed: int) -> Ba
     unit_us = chip.cell.significance * cell.g_max / w_max
     noisy = physics.programming_error
     parts = [
-        cell.program(targets[block["offset"]: block["offset"] + block["rows"] * block["cols"]], unit_us,
-                     block_stream(block, seed, "programming_error") if noisy else None)
+        cell.program(
+            targets[block["offset"] : block["offset"] + block["rows"] * block["cols"]],
+            unit_us,
+            block_stream(block, seed, "programming_error") if noisy else None,
+        )
         for block in bank.table
     ]
     return BankState(_joined(parts), w_max, unit_us, drive)
 
 
 def _targets(bank: Bank) -> tuple[Floats, float, float]:
-    """Cells to program, the largest weight, and the drive of the bias rows, which brings their cells into its range."""
+    """Cells to program, the largest weight, and the drive of the bias rows, which brings their cells into
+    its range.
+    """
     is_bias = np.zeros(bank.cells.size, bool)
     for block in bank.table[bank.table["bias"] == 1]:
         end = int(block["offset"] + block["rows"] * block["cols"])
-        is_bias[end - int(block["cols"]): end] = True
+        is_bias[end - int(block["cols"]) : end] = True
     magnitudes = np.abs(bank.cells)
     w_max = float(magnitudes.max(where=~is_bias, initial=0.0))
     bias_max = float(magnitudes.max(where=is_bias, initial=0.0))
@@ -93,11 +102,16 @@ def _targets(bank: Bank) -> tuple[Floats, float, float]:
 def _joined(parts: list[Devices]) -> Devices:
     if len(parts) == 1:
         return parts[0]
-    return Devices(np.concatenate([part.g_plus for part in parts]), np.concatenate([part.g_minus for part in parts]))
+    return Devices(
+        np.concatenate([part.g_plus for part in parts]), np.concatenate([part.g_minus for part in parts])
+    )
 
 
-def read_cells(bank: Bank, state: BankState, chip: ChipSpec, physics: Physics, seed: int, step: int = 0) -> Floats:
-    """The weights that reads of a bank find, `[cells]` in the order of `bank.cells`, frozen read noise included.
+def read_cells(
+    bank: Bank, state: BankState, chip: ChipSpec, physics: Physics, seed: int, step: int = 0
+) -> Floats:
+    """The weights that reads of a bank find, `[cells]` in the order of `bank.cells`, frozen read noise
+    included.
 
     Args:
         bank: its table says where each block lies.
@@ -113,12 +127,14 @@ def read_cells(bank: Bank, state: BankState, chip: ChipSpec, physics: Physics, s
     for block in bank.table:
         part = slice(int(block["offset"]), int(block["offset"] + block["rows"] * block["cols"]))
         devices = Devices(state.devices.g_plus[part], state.devices.g_minus[part])
-        cells[part] = cell.read(devices, state.unit_us, block_stream(block, seed, "read_noise", step) if noisy else None)
+        cells[part] = cell.read(
+            devices, state.unit_us, block_stream(block, seed, "read_noise", step) if noisy else None
+        )
     return cells
 
 
 def block_stream(block: np.void, seed: int, effect: str, step: int = 0) -> np.random.Generator:
     """The random stream of one block: named by where it lies."""
-    return stream(seed, (int(block["chip"]), int(block["tile"]), int(block["y"]), int(block["x"])), effect, step)
-
-
+    return stream(
+        seed, (int(block["chip"]), int(block["tile"]), int(block["y"]), int(block["x"])), effect, step
+    )

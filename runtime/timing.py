@@ -1,8 +1,9 @@
 """When every step runs, in cycles of one tile read: the dependency schedule for given counts.
 
-A step takes the longest of its reads (vectors x phases), its digital operations, and the bytes that it moves through the digital
-unit's port. It starts when all that it needs is there, and when its tiles (or its digital unit) are free. No two samples
-overlap in `latency`; `interval` is the busiest resource, which a full pipeline waits for.
+A step takes the longest of its reads (vectors x phases), its digital operations, and the bytes that it moves
+through the digital unit's port. It starts when all that it needs is there, and when its tiles (or its digital
+unit) are free. No two samples overlap in `latency`; `interval` is the busiest resource, which a full pipeline
+waits for.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def traffic(program: Program, counts: Counts) -> Traffic:
     flows = program.flows
     per_step = np.array([[c.vectors, c.positions] for c in counts.steps]).reshape(-1, 2)
     elements = np.array([*counts.flow_elements, 0.0])
-    amount = np.choose(flows["per"], [per_step[flows["step"], 0], per_step[flows["step"], 1], elements[flows["tensor"]]])
+    amount = np.choose(
+        flows["per"], [per_step[flows["step"], 0], per_step[flows["step"], 1], elements[flows["tensor"]]]
+    )
     sizes = amount * flows["scale"] * flows["width"]
     start = np.stack([flows["x0"], flows["y0"]], axis=1).astype(np.int64)
     end = np.stack([flows["x1"], flows["y1"]], axis=1).astype(np.int64)
@@ -54,7 +57,9 @@ def traffic(program: Program, counts: Counts) -> Traffic:
 
 
 def step_cycles(program: Program, step: Step, counted: StepCount, moved: tuple[float, float]) -> int:
-    """Cycles that a step keeps its resources busy; `moved` are the bytes that enter and leave its digital unit."""
+    """Cycles that a step keeps its resources busy; `moved` are the bytes that enter and leave its digital
+    unit.
+    """
     chip = program.chip
     reads = counted.vectors * program.banks[step.bank].phases if step.bank is not None else 0.0
     digital = counted.digital_ops / chip.digital.ops_per_cycle
@@ -63,7 +68,9 @@ def step_cycles(program: Program, step: Step, counted: StepCount, moved: tuple[f
 
 
 def timing(program: Program, counts: Counts, flowing: Traffic) -> Timing:
-    """The dependency schedule: steps in the program's order, each as early as its needs and its resources allow."""
+    """The dependency schedule: steps in the program's order, each as early as its needs and its resources
+    allow.
+    """
     free: dict[tuple[str, int, int], int] = {}
     busy: dict[tuple[str, int, int], int] = {}
     start: list[int] = []
@@ -71,13 +78,18 @@ def timing(program: Program, counts: Counts, flowing: Traffic) -> Timing:
     for index, (step, counted) in enumerate(zip(program.steps, counts.steps, strict=True)):
         resources = _resources(program, step)
         cycles = step_cycles(program, step, counted, _moved(program, flowing, index))
-        begin = max([end[need] for need in step.needs] + [free.get(resource, 0) for resource in resources], default=0)
+        begin = max(
+            [end[need] for need in step.needs] + [free.get(resource, 0) for resource in resources], default=0
+        )
         start.append(begin)
         end.append(begin + cycles)
         for resource in resources:
             free[resource] = begin + cycles
             busy[resource] = busy.get(resource, 0) + cycles
-    loads = {**{_resource_name(resource): cycles for resource, cycles in busy.items()}, **_link_cycles(program, flowing)}
+    loads = {
+        **{_resource_name(resource): cycles for resource, cycles in busy.items()},
+        **_link_cycles(program, flowing),
+    }
     bottleneck = max(loads, key=lambda name: loads[name], default="")
     return Timing(tuple(start), tuple(end), max(end, default=0), loads.get(bottleneck, 0), bottleneck)
 
@@ -109,7 +121,8 @@ def _link_cycles(program: Program, flowing: Traffic) -> dict[str, int]:
     for direction, loads in flowing.links.items():
         between = chip_links(loads.shape, 1 if direction in ("east", "west") else 0, program.chip.chip)
         for name, mask, rate in (
-            (f"a link {direction}", ~between, link.bytes_per_cycle), (f"a chip link {direction}", between, link.chip_bytes_per_cycle)
+            (f"a link {direction}", ~between, link.bytes_per_cycle),
+            (f"a chip link {direction}", between, link.chip_bytes_per_cycle),
         ):
             if mask.any():
                 found[name] = math.ceil(float(loads[mask].max(initial=0.0)) / rate)

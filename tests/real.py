@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from pcmc.models import datasets
 
 Images = NDArray[np.uint8]

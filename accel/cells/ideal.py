@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+
 from pcmc.accel.cells.cell import Devices, Float32
 from pcmc.accel.chip import IdealCellSpec
 

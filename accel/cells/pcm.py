@@ -18,6 +18,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+
 from pcmc.accel.cells.cell import Float32
 from pcmc.accel.chip import TwoTierCellSpec
 from pcmc.errors import ChipError

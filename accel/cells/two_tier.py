@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+
 from pcmc.accel.cells.cell import Devices, Float32
 from pcmc.accel.cells.pcm import add_programming_error, add_read_noise, check_read_time
 from pcmc.accel.chip import TwoTierCellSpec

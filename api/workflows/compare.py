@@ -1,4 +1,6 @@
-"""Compare a model on the chip with onnxruntime: ideal mode first, then with the chip's physics over several seeds."""
+"""Compare a model on the chip with onnxruntime: ideal mode first, then with the chip's physics over
+several seeds.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pcmc.errors import DataError
+from pcmc.accel.random import stream
+from pcmc.errors import DataError, ModelError
 from pcmc.progress import progress
+from pcmc.runtime.regions import first_line, run_region
+from pcmc.runtime.session import Session, check_input
 
 if TYPE_CHECKING:
     from pcmc.accel.chip import ChipSpec
@@ -26,7 +31,12 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """Distance of one output from onnxruntime's: largest and mean absolute error, and the largest value there."""
+    """Distance of one output from onnxruntime's: largest and mean absolute error, and the largest value
+    there.
+
+    `step` is the distance between neighbouring values that the output can take, where the model rounds it;
+    else None.
+    """
 
     output: str
     largest: float
@@ -52,7 +62,9 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What `compare` found. `metrics` are by name: onnxruntime's value, ideal mode's, and that of the physics over seeds."""
+    """What `compare` found. `metrics` are by name: onnxruntime's value, ideal mode's, and that of the
+    physics over seeds.
+    """
 
     model: str
     chip: str
@@ -70,21 +82,30 @@ class Comparison:
 
 
 def compare(
-    model: Any, chip: str | os.PathLike[str] | ChipSpec = "nature2018", *, data: Any = None, seeds: int | Sequence[int] = 5,
-    physics: str | Physics = "full", metric: str | Metric | None = None, shapes: Mapping[str, Sequence[int]] | None = None,
-    freeze: Mapping[str, Any] | None = None, samples: int = 16, seed: int = 0, threads: int = 0,
+    model: Any,
+    chip: str | os.PathLike[str] | ChipSpec = "nature2018",
+    *,
+    data: Any = None,
+    seeds: int | Sequence[int] = 5,
+    physics: str | Physics = "full",
+    metric: str | Metric | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    freeze: Mapping[str, Any] | None = None,
+    samples: int = 16,
+    seed: int = 0,
+    threads: int = 0,
 ) -> Comparison:
     """Run a model in onnxruntime, in ideal mode, and with the chip's physics once for each seed.
 
     Args:
-        model: a path, bytes, an onnx.ModelProto, or a Program.
+        model: as in `pcmc.compile`, or a Program.
         chip: name, path or ChipSpec; a Program brings its own.
-        data: `(inputs, labels)` with an array or a dict of arrays by input name, and labels or None; without data, random
-            input.
+        data: `(inputs, labels)` with an array or a dict of arrays by input name, and labels or None; without
+            data, random input.
         seeds: how many seeds, counted from `seed`, or which.
         physics: as in Session; "ideal" leaves that part out.
-        metric: beside the error: a name of `METRICS`, or a function `(outputs, labels, reference outputs) -> number`. The
-            default is the accuracy where there are labels, and the agreement of the top class.
+        metric: beside the error: a name of `METRICS`, or a function `(outputs, labels, reference outputs) ->
+            number`. The default is the accuracy where there are labels, and the agreement of the top class.
         shapes: sizes of open dimensions, as in `compile`.
         freeze: values of inputs that become constants, as in `compile`.
         samples: random samples, where there is no data.
@@ -95,40 +116,48 @@ def compare(
         DataError: data that does not fit the model, or an unknown metric.
         ModelError, ChipError: as in `compile`.
     """
-    from pcmc.compiler import compile
     from pcmc.runtime.program import Program
-    from pcmc.runtime.session import Session
+    from pcmc.workflows.compile import compile
 
+    numbers = tuple(range(seed, seed + seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not numbers:
+        raise DataError(f"seeds = {seeds}: at least one is needed")
     program = model if isinstance(model, Program) else compile(model, chip, shapes=shapes, freeze=freeze)
     feeds, labels = _inputs(program, data, samples, seed)
     metrics = _metrics(metric, labels)
     reference = reference_session(program, threads)
     wanted = _run(reference, feeds, program, "onnxruntime", frozen=True)
     ideal = _run(Session(program, threads=threads), feeds, program, "ideal")
-    numbers = tuple(range(seed, seed + seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not numbers:
-        raise DataError(f"seeds = {seeds}: at least one is needed")
     opened = [Session(program, physics, seed=number, threads=threads) for number in numbers[:1]]
     effects = opened[0].physics.names()
     runs = []
     for number in numbers if effects else ():
         session = opened.pop() if opened else Session(program, physics, seed=number, threads=threads)
         runs.append(_run(session, feeds, program, f"physics, seed {number}"))
-    names = [info.name for info in program.outputs]
+    ends = [
+        (info.name, output_step(program, info.name, want))
+        for info, want in zip(program.outputs, wanted, strict=True)
+    ]
     return Comparison(
-        model=program.name, chip=program.chip.name, samples=_samples(feeds, program), data="given" if data is not None else "random",
-        physics=effects, seeds=numbers if effects else (),
-        ideal=tuple(_error(name, got, want) for name, got, want in zip(names, ideal, wanted, strict=True)),
-        with_physics=_worst(names, runs, wanted),
-        metrics={name: _measured(function, wanted, ideal, runs, labels) for name, function in metrics.items()},
+        model=program.name,
+        chip=program.chip.name,
+        samples=_samples(feeds, program),
+        data="given" if data is not None else "random",
+        physics=effects,
+        seeds=numbers if effects else (),
+        ideal=tuple(_error(*end, got, want) for end, got, want in zip(ends, ideal, wanted, strict=True)),
+        with_physics=_worst(ends, runs, wanted),
+        metrics={
+            name: _measured(function, wanted, ideal, runs, labels) for name, function in metrics.items()
+        },
     )
 
 
 def reference_session(program: Program, threads: int = 0) -> Any:
     """The user's own model in onnxruntime: what every result is compared with.
 
-    Narrow and quantized types round where the model says, so onnxruntime's optimizations, which round elsewhere, are off for
-    them.
+    Narrow and quantized types round where the model says, so onnxruntime's optimizations, which round
+    elsewhere, are off for them.
     """
     import onnx
     import onnxruntime
@@ -136,22 +165,38 @@ def reference_session(program: Program, threads: int = 0) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or os.cpu_count() or 1
-    narrow = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+    narrow = {
+        onnx.TensorProto.FLOAT16,
+        onnx.TensorProto.BFLOAT16,
+        onnx.TensorProto.INT8,
+        onnx.TensorProto.UINT8,
+    }
     if any(tensor.data_type in narrow for tensor in program.model.graph.initializer):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(program.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(
+            program.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime raises its own, undocumented classes
+        raise ModelError(
+            f"{program.name}: onnxruntime does not take the model: {first_line(error)}"
+        ) from error
 
 
 def random_inputs(program: Program, samples: int, seed: int) -> dict[str, Array]:
-    """Normal numbers, or small whole ones for integer inputs, for each input of a program; an open batch takes `samples`."""
+    """Normal numbers, or small whole ones for integer inputs, for each input of a program; an open batch
+    takes `samples`.
+    """
     import onnx
 
-    rng = np.random.default_rng(seed)
-    feeds = {}
+    rng = stream(seed, (), "random input")
+    feeds: dict[str, Array] = {}
+    batch = {info.shape[0] for info in program.inputs if info.shape and isinstance(info.shape[0], str)}
     for info in program.inputs:
-        shape = program.sample_shapes[info.name]
-        if info.shape and isinstance(info.shape[0], str):
-            shape = (samples, *shape[1:])
+        sizes = program.sample_shapes[info.name]
+        shape = tuple(
+            samples if dim in batch else size for dim, size in zip(info.shape or sizes, sizes, strict=True)
+        )
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(info.dtype))
         if dtype.kind in "iu":
             low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.itemsize == 1 else (0, 1)
@@ -169,47 +214,73 @@ def _inputs(program: Program, data: Any, samples: int, seed: int) -> tuple[dict[
     inputs, labels = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
     if not isinstance(inputs, Mapping):
         if len(program.inputs) != 1:
-            raise DataError(f"the model has inputs {', '.join(i.name for i in program.inputs)}: give a dict of arrays by input name")
+            raise DataError(
+                f"the model has inputs {', '.join(i.name for i in program.inputs)}: give a dict of arrays by input name"
+            )
         inputs = {program.inputs[0].name: inputs}
     missing = [info.name for info in program.inputs if info.name not in inputs]
     if missing:
         raise DataError(f"data: input '{missing[0]}' is missing; given was {', '.join(inputs) or 'nothing'}")
     feeds = {info.name: np.asarray(inputs[info.name]) for info in program.inputs}
-    lengths = {len(array) if array.ndim else 0 for array in feeds.values()}
+    lengths = (
+        {len(array) if array.ndim else 0 for array in feeds.values()} if _counts_samples(program) else set()
+    )
     if labels is not None:
         labels = np.asarray(labels)
+        if labels.size != (len(labels) if labels.ndim else 0):
+            raise DataError(
+                f"data: labels have shape {list(labels.shape)}, should be one class number for each sample"
+            )
         lengths.add(len(labels))
-    if len(lengths) != 1 or 0 in lengths:
+    if len(lengths) > 1 or 0 in lengths:
         raise DataError(f"data: inputs and labels have different or no samples: {sorted(lengths)}")
     return feeds, labels
 
 
-def _fixed_batch(program: Program) -> int | None:
-    """The batch that the model insists on, None where it is open."""
-    sizes = {info.shape[0] for info in program.inputs if info.shape}
-    fixed = [size for size in sizes if isinstance(size, int)]
-    return fixed[0] if fixed else None
+def _counts_samples(program: Program) -> bool:
+    """Whether the first axis of every input counts samples: all are open, or all of one fixed size."""
+    first = {info.shape[0] if info.shape else None for info in program.inputs}
+    return all(isinstance(dim, str) for dim in first) or (len(first) == 1 and None not in first)
 
 
 def _samples(feeds: Mapping[str, Array], program: Program) -> int:
-    return max((len(array) for array in feeds.values() if array.ndim), default=1)
+    """Samples in the data: the length of the inputs whose first axis is open, or counts samples all the
+    same.
+    """
+    counting = [
+        len(feeds[info.name])
+        for info in program.inputs
+        if info.shape and (isinstance(info.shape[0], str) or _counts_samples(program))
+    ]
+    return max(counting, default=1)
 
 
 def _batches(feeds: Mapping[str, Array], program: Program) -> list[dict[str, Array]]:
-    total = _samples(feeds, program)
-    size = _fixed_batch(program) or BATCH
-    if total % size and _fixed_batch(program):
-        raise DataError(f"data: {total} samples do not divide into the model's fixed batch of {size}")
-    if any(not array.ndim for array in feeds.values()):
+    """The data in pieces that the model takes; in one where the first axis of an input is something else
+    than samples.
+    """
+    if not feeds or not _counts_samples(program):
         return [dict(feeds)]
-    return [{name: array[i: i + size] for name, array in feeds.items()} for i in range(0, total, size)]
+    total, first = _samples(feeds, program), (program.inputs[0].shape or (BATCH,))[0]
+    size = first if isinstance(first, int) else BATCH
+    if total % size and isinstance(first, int):
+        raise DataError(f"data: {total} samples do not divide into the model's fixed batch of {size}")
+    return [{name: array[i : i + size] for name, array in feeds.items()} for i in range(0, total, size)]
 
 
-def _run(session: Any, feeds: Mapping[str, Array], program: Program, label: str, frozen: bool = False) -> list[Array]:
+def _run(
+    session: Any, feeds: Mapping[str, Array], program: Program, label: str, frozen: bool = False
+) -> list[Array]:
     """Outputs for all samples, batch by batch, joined along the first axis."""
     extra = _frozen_feeds(program) if frozen else {}
     names = [info.name for info in program.outputs]
-    parts = [session.run(names, {**batch, **extra}) for batch in progress(_batches(feeds, program), label)]
+    parts = []
+    for batch in progress(_batches(feeds, program), label):
+        for info in program.inputs:
+            check_input(info, batch)
+        parts.append(
+            run_region(session, label, names, {**batch, **extra}) if frozen else session.run(names, batch)
+        )
     if len(parts) == 1:
         return [np.asarray(output) for output in parts[0]]
     return [np.concatenate([np.atleast_1d(part[index]) for part in parts]) for index in range(len(names))]
@@ -220,44 +291,68 @@ def _frozen_feeds(program: Program) -> dict[str, Array]:
 
     values = program.options.get("freeze", {})
     inputs = {value.name: value.type.tensor_type.elem_type for value in program.model.graph.input}
-    return {name: np.asarray(value, onnx.helper.tensor_dtype_to_np_dtype(inputs[name])) for name, value in values.items()}
+    return {
+        name: np.asarray(value, onnx.helper.tensor_dtype_to_np_dtype(inputs[name]))
+        for name, value in values.items()
+    }
 
 
-def _error(name: str, got: Array, want: Array) -> Error:
+def _error(name: str, step: float | None, got: Array, want: Array) -> Error:
     if got.shape != want.shape:
         raise DataError(f"output '{name}' has shape {got.shape}, onnxruntime gives {want.shape}")
     if not want.size:
-        return Error(name, 0.0, 0.0, 0.0)
+        return Error(name, 0.0, 0.0, 0.0, step)
     distance = np.abs(got.astype(np.float64) - want.astype(np.float64))
-    finite = np.abs(want.astype(np.float64))
-    return Error(name, float(distance.max()), float(distance.mean()), float(finite.max()), step_of(want))
+    scale = float(np.abs(want.astype(np.float64)).max())
+    return Error(name, float(distance.max()), float(distance.mean()), scale, step)
 
 
-def step_of(values: Array) -> float | None:
-    """The distance between neighbouring values of a narrow output type near its largest; None for float32 and float64."""
+def output_step(program: Program, name: str, values: Array) -> float | None:
+    """The distance between neighbouring values of an output near its largest; None where the model does not
+    round it.
+
+    1 for integers, that of float16 for such an output, and the scale where the output comes from a
+    DequantizeLinear.
+    """
+    from onnx import numpy_helper
+
     if values.dtype.kind in "iub":
         return 1.0
     if values.dtype == np.float16:
         return float(np.spacing(np.abs(values).max()))
+    graph = program.clean.graph
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.output[0] == name:
+            scales = [numpy_helper.to_array(t) for t in graph.initializer if t.name == node.input[1]]
+            return float(np.max(scales[0])) if scales else None
     return None
 
 
-def _worst(names: Sequence[str], runs: Sequence[list[Array]], wanted: list[Array]) -> tuple[Error, ...]:
+def _worst(
+    ends: Sequence[tuple[str, float | None]], runs: Sequence[list[Array]], wanted: list[Array]
+) -> tuple[Error, ...]:
     """The largest and the mean error of each output over all seeds."""
     found = []
-    for index, name in enumerate(names if runs else ()):
-        errors = [_error(name, run[index], wanted[index]) for run in runs]
+    for index, end in enumerate(ends if runs else ()):
+        errors = [_error(*end, run[index], wanted[index]) for run in runs]
         mean = sum(error.mean for error in errors) / len(errors)
-        found.append(Error(name, max(error.largest for error in errors), mean, errors[0].scale, errors[0].step))
+        found.append(
+            Error(end[0], max(error.largest for error in errors), mean, errors[0].scale, errors[0].step)
+        )
     return tuple(found)
 
 
 def _measured(
-    function: Metric, wanted: list[Array], ideal: list[Array], runs: Sequence[list[Array]], labels: Array | None
+    function: Metric,
+    wanted: list[Array],
+    ideal: list[Array],
+    runs: Sequence[list[Array]],
+    labels: Array | None,
 ) -> dict[str, Any]:
     values = tuple(float(function(run, labels, wanted)) for run in runs)
     return {
-        "onnxruntime": float(function(wanted, labels, wanted)), "ideal": float(function(ideal, labels, wanted)),
+        "onnxruntime": float(function(wanted, labels, wanted)),
+        "ideal": float(function(ideal, labels, wanted)),
         "physics": asdict(interval(values)) if values else None,
     }
 
@@ -276,7 +371,11 @@ def interval(values: Sequence[float]) -> Interval:
 def _classes(outputs: list[Array]) -> Iterator[Array]:
     """Each output that has scores for classes: its top class for each sample."""
     for output in outputs:
-        if output.ndim >= 2 and output.shape[-1 if output.ndim == 2 else 1] > 1 and output.dtype.kind in "fiu":
+        if (
+            output.ndim >= 2
+            and output.shape[-1 if output.ndim == 2 else 1] > 1
+            and output.dtype.kind in "fiu"
+        ):
             yield np.argmax(output.reshape(len(output), -1), axis=1) if output.size else np.zeros(0, np.int64)
 
 
@@ -291,19 +390,27 @@ def _accuracy(outputs: list[Array], labels: Array | None, reference: list[Array]
     top = next(_classes(outputs), None)
     if top is None:
         raise DataError("metric 'accuracy' needs an output with scores for classes, [samples, classes]")
+    if len(top) != labels.size:
+        raise DataError(f"metric 'accuracy': the model gives {len(top)} results for {labels.size} labels")
     return float(np.mean(top == labels.reshape(-1)))
 
 
 def _distance(power: int) -> Metric:
     def distance(outputs: list[Array], labels: Array | None, reference: list[Array]) -> float:
-        parts = [np.abs(o.astype(np.float64) - r.astype(np.float64)) ** power for o, r in zip(outputs, reference, strict=True)]
+        parts = [
+            np.abs(o.astype(np.float64) - r.astype(np.float64)) ** power
+            for o, r in zip(outputs, reference, strict=True)
+        ]
         return float(np.mean(np.concatenate([part.ravel() for part in parts])))
 
     return distance
 
 
 METRICS: Mapping[str, Metric] = {
-    "accuracy": _accuracy, "agreement": _agreement, "mae": _distance(1), "mse": _distance(2),
+    "accuracy": _accuracy,
+    "agreement": _agreement,
+    "mae": _distance(1),
+    "mse": _distance(2),
 }
 
 
@@ -315,5 +422,7 @@ def _metrics(metric: str | Metric | None, labels: Array | None) -> dict[str, Met
     chosen = metric.split(",")
     unknown = [name for name in chosen if name not in METRICS]
     if unknown:
-        raise DataError(f"metric '{unknown[0]}' is unknown; there are {', '.join(METRICS)}, or give a function")
+        raise DataError(
+            f"metric '{unknown[0]}' is unknown; there are {', '.join(METRICS)}, or give a function"
+        )
     return {name: METRICS[name] for name in chosen}

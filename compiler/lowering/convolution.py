@@ -14,8 +14,9 @@ from pcmc.runtime.program import Read
 def lower_conv(op: Op, graph: nx.MultiDiGraph) -> tuple[Matrix, Read, str] | None:
     """Conv with constant filters `[outputs, inputs / groups, kernel...]` and a constant bias or none.
 
-    Row `(channel * kernel_h + ky) * kernel_w + kx` of the matrix takes that element of the window. Padding that
-    depends on the size of the input (auto_pad SAME_*) stays a mode of the window, resolved for each size.
+    Row `(channel * kernel_h + ky) * kernel_w + kx` of the matrix takes that element of the window. Padding
+    that depends on the size of the input (auto_pad SAME_*) stays a mode of the window, resolved for each
+    size.
     """
     filters = float_constant(graph, op.inputs[1])
     if filters is None or filters.ndim not in (3, 4) or 0 in filters.shape:
@@ -33,7 +34,11 @@ def lower_conv(op: Op, graph: nx.MultiDiGraph) -> tuple[Matrix, Read, str] | Non
     matrix = Matrix(op.name, weights, bias, op.inputs[1], (op.inputs[1],), "filters as columns", groups)
     auto_pad = op.attributes.get("auto_pad", b"NOTSET").decode()
     window = _window(op, filters.shape[2:], auto_pad)
-    return matrix, Read("window", window, auto_pad=auto_pad if auto_pad.startswith("SAME") else ""), op.inputs[0]
+    return (
+        matrix,
+        Read("window", window, auto_pad=auto_pad if auto_pad.startswith("SAME") else ""),
+        op.inputs[0],
+    )
 
 
 def _window(op: Op, kernel: tuple[int, ...], auto_pad: str) -> Window:
@@ -44,8 +49,15 @@ def _window(op: Op, kernel: tuple[int, ...], auto_pad: str) -> Window:
     if auto_pad != "NOTSET":
         pads = (0,) * (2 * axes)
     if axes == 1:
-        kernel, strides, dilations, pads = (1, *kernel), (1, *strides), (1, *dilations), (0, pads[0], 0, pads[1])
+        kernel, strides, dilations, pads = (
+            (1, *kernel),
+            (1, *strides),
+            (1, *dilations),
+            (0, pads[0], 0, pads[1]),
+        )
     return Window(
-        kernel=(kernel[0], kernel[1]), strides=(strides[0], strides[1]), dilations=(dilations[0], dilations[1]),
+        kernel=(kernel[0], kernel[1]),
+        strides=(strides[0], strides[1]),
+        dilations=(dilations[0], dilations[1]),
         pads=(pads[0], pads[1], pads[2], pads[3]),
     )

@@ -1,5 +1,7 @@
-"""Fold what follows a matrix and is affine in each of its columns into its weights and bias: a bias that is added, a
-BatchNormalization, a constant scale. Each folding is recorded in the Matrix and can be undone (`compiler.graph.unfolded`)."""
+"""Fold what follows a matrix and is affine in each of its columns into its weights and bias: a bias that is
+added, a BatchNormalization, a constant scale. Each folding is recorded in the Matrix and can be undone
+(`compiler.graph.unfolded`).
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,18 @@ from pcmc.compiler.graph import Matrix, Op
 from pcmc.compiler.lowering.weights import float_constant, single_precision
 from pcmc.runtime.program import Folding
 
+#: A scale outside of this range counts as zero or infinite: single precision could not be undone.
+SMALLEST_SCALE, LARGEST_SCALE = 1e-20, 1e20
+
 Affine = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
 def fold_followers(ops: list[Op], graph: nx.MultiDiGraph, uses: Counter[str]) -> list[Op]:
     """Fold chains of affine operations into the matrix operation before them.
 
-    An operation is folded where it is the only user of the matrix's result, that result is not an output of the graph, its
-    type is float32 or wider, no scale is zero (that could not be undone), and the constant matrix serves no other operation.
+    An operation is folded where it is the only user of the matrix's result, that result is not an output of
+    the graph, its type is float32 or wider, no scale is zero or nearly so (that could not be undone), and the
+    constant matrix serves no other operation.
     """
     users: dict[str, list[Op]] = {}
     for op in ops:
@@ -40,7 +46,11 @@ def fold_followers(ops: list[Op], graph: nx.MultiDiGraph, uses: Counter[str]) ->
             affine = _affine(followers[0], op, graph)
             if affine is None:
                 break
-            op = _with_follower(op, followers[0], affine)
+            with np.errstate(over="ignore", invalid="ignore"):  # too large for float32: left as it is
+                candidate = _with_follower(op, followers[0], affine)
+            if not _is_finite(candidate):
+                break
+            op = candidate
             gone.add(followers[0].name)
         folded[op.name] = op
     return [folded.get(op.name, op) for op in ops if op.name not in gone]
@@ -54,12 +64,21 @@ def _with_follower(op: Op, follower: Op, affine: Affine) -> Op:
     folding = Folding(follower.name, follower.op_type, scale, shift, matrix.bias is not None)
     bias = np.zeros(matrix.cols) if matrix.bias is None else matrix.bias.astype(np.float64)
     return replace(
-        op, outputs=(follower.outputs[0],), absorbed=(*op.absorbed, follower.name),
+        op,
+        outputs=(follower.outputs[0],),
+        absorbed=(*op.absorbed, follower.name),
         matrix=replace(
-            matrix, weights=_scaled(matrix, scale), bias=(bias * scale + shift).astype(np.float32),
+            matrix,
+            weights=_scaled(matrix, scale),
+            bias=(bias * scale + shift).astype(np.float32),
             foldings=(*matrix.foldings, folding),
         ),
     )
+
+
+def _is_finite(op: Op) -> bool:
+    arrays = (op.matrix.weights, op.matrix.bias) if op.matrix is not None else ()
+    return all(array is None or bool(np.isfinite(array).all()) for array in arrays)
 
 
 def _scaled(matrix: Matrix, scale: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
@@ -68,7 +87,9 @@ def _scaled(matrix: Matrix, scale: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
 
 
 def _affine(follower: Op, op: Op, graph: nx.MultiDiGraph) -> Affine | None:
-    """Scale and shift for each column of `op`'s result that `follower` applies, None where it does something else."""
+    """Scale and shift for each column of `op`'s result that `follower` applies, None where it does
+    something else.
+    """
     if follower.domain or op.matrix is None or op.read is None or op.read.vector_output:
         return None
     cols, tensor = op.matrix.cols, op.outputs[0]
@@ -78,10 +99,12 @@ def _affine(follower: Op, op: Op, graph: nx.MultiDiGraph) -> Affine | None:
     rank = len(info.shape)
     axis = {"dense": rank - 1, "columns": rank - 2, "window": 1}[op.read.kind]
     if follower.op_type == "BatchNormalization" and axis == 1:
-        return _batch_normalization(follower, tensor, graph)
+        return _batch_normalization(follower, tensor, cols, graph)
     if follower.op_type not in ("Add", "Sub", "Mul", "Div"):
         return None
-    first, second = follower.inputs[:2] if len(follower.inputs) > 1 else (follower.inputs[0], follower.inputs[0])
+    first, second = (
+        follower.inputs[:2] if len(follower.inputs) > 1 else (follower.inputs[0], follower.inputs[0])
+    )
     constant = second if first == tensor else first
     value = None if constant == tensor else _per_column(float_constant(graph, constant), rank, axis, cols)
     if value is None:
@@ -95,7 +118,7 @@ def _arithmetic(op_type: str, value: npt.NDArray[np.float64], constant_is_second
         return ones, value
     if op_type == "Sub":
         return (ones, -value) if constant_is_second else (-ones, value)
-    if not np.all(np.isfinite(value)) or not np.all(value) or (op_type == "Div" and not constant_is_second):
+    if not _can_be_undone(value) or (op_type == "Div" and not constant_is_second):
         return None
     return (value if op_type == "Mul" else 1.0 / value), zeros
 
@@ -112,15 +135,29 @@ def _per_column(
     return np.broadcast_to(value.reshape(-1), (cols,)).copy()
 
 
-def _batch_normalization(follower: Op, tensor: str, graph: nx.MultiDiGraph) -> Affine | None:
-    """y = (x - mean) / sqrt(var + epsilon) * gamma + beta, in inference."""
-    if follower.inputs[0] != tensor or follower.attributes.get("training_mode", 0) or len(list(filter(None, follower.outputs))) > 1:
+def _batch_normalization(follower: Op, tensor: str, cols: int, graph: nx.MultiDiGraph) -> Affine | None:
+    """Y = (x - mean) / sqrt(var + epsilon) * gamma + beta, in inference."""
+    if (
+        follower.inputs[0] != tensor
+        or follower.attributes.get("training_mode", 0)
+        or len(list(filter(None, follower.outputs))) > 1
+    ):
         return None
     values = [float_constant(graph, name) for name in follower.inputs[1:5]]
     gamma, beta, mean, variance = values
     if gamma is None or beta is None or mean is None or variance is None:
         return None
-    scale = gamma / np.sqrt(variance + follower.attributes.get("epsilon", 1e-5))
-    if not np.all(np.isfinite(scale)) or not np.all(scale):
+    with np.errstate(
+        invalid="ignore", divide="ignore"
+    ):  # a negative or zero variance: can't be undone, see below
+        scale = gamma / np.sqrt(variance + follower.attributes.get("epsilon", 1e-5))
+    if scale.shape != (cols,) or not _can_be_undone(
+        scale
+    ):  # before opset 9 there could be a scale for each element
         return None
     return scale, beta - mean * scale
+
+
+def _can_be_undone(scale: npt.NDArray[np.float64]) -> bool:
+    size = np.abs(scale)
+    return bool(np.all((size >= SMALLEST_SCALE) & (size <= LARGEST_SCALE)))

@@ -1,7 +1,7 @@
 """Bring Gemm into the one form that the lowering knows: `Y = A B + c` with a constant B and a constant row c.
 
-Everything else that Gemm can say (transA, a constant A, a C that is computed or that differs from row to row) becomes
-Transpose, MatMul, Mul and Add beside it. The original graph, which the Program keeps, is not touched.
+Everything else that Gemm can say (transA, a constant A, a C that is computed or that differs from row to row)
+becomes Transpose, MatMul, Mul and Add beside it. The original graph, which the Program keeps, is not touched.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def split_gemms(model: Any, computed_from: dict[str, tuple[str, ...]]) -> None:
     model.graph.node.extend(nodes)
 
 
-def _split(node: Any, model: Any, constants: dict[str, Any], computed_from: dict[str, tuple[str, ...]]) -> list[Any]:
+def _split(
+    node: Any, model: Any, constants: dict[str, Any], computed_from: dict[str, tuple[str, ...]]
+) -> list[Any]:
     from onnx import helper, numpy_helper
 
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
@@ -52,7 +54,9 @@ def _split(node: Any, model: Any, constants: dict[str, Any], computed_from: dict
             computed_from[operand] = computed_from.get(name, (name,))
         elif attributes.get(flag):
             operand = f"{node.name}/{flag[-1]}"
-            made.append(helper.make_node("Transpose", [name], [operand], name=f"{operand}/Transpose", perm=[1, 0]))
+            made.append(
+                helper.make_node("Transpose", [name], [operand], name=f"{operand}/Transpose", perm=[1, 0])
+            )
         else:
             operand = name
         operands.append(operand)
@@ -68,9 +72,11 @@ def _addend(node: Any, c: str, beta: float, product: str, model: Any) -> list[An
 
     made: list[Any] = []
     if beta != 1.0:
-        types = {value.name: value.type.tensor_type.elem_type for value in [*model.graph.input, *model.graph.value_info]}
-        types.update((tensor.name, tensor.data_type) for tensor in model.graph.initializer)
-        dtype = helper.tensor_dtype_to_np_dtype(types.get(c, 1))
+        constants = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+        element = next(
+            constants[name] for name in node.input if name in constants
+        )  # all inputs are of one type
+        dtype = helper.tensor_dtype_to_np_dtype(element)
         factor, scaled = f"{node.name}/beta", f"{node.name}/scaled"
         model.graph.initializer.append(numpy_helper.from_array(np.array(beta, dtype), factor))
         made.append(helper.make_node("Mul", [c, factor], [scaled], name=f"{node.name}/Mul"))

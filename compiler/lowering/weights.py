@@ -25,16 +25,24 @@ def constant_array(graph: nx.MultiDiGraph, name: str) -> npt.NDArray[Any] | None
 
 
 def float_constant(graph: nx.MultiDiGraph, name: str) -> npt.NDArray[np.float64] | None:
-    """The value of a constant of any float type, as float64; None where it is not a constant, or not of a float type."""
+    """The value of a constant of any float type, as float64; None where it is not a constant, or not of a
+    float type.
+    """
     tensor = graph.graph["constants"].get(name)
     from onnx import TensorProto
 
     if tensor is None or tensor.data_type not in (
-        TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+        TensorProto.DOUBLE,
+        TensorProto.BFLOAT16,
     ):
         return None
     array = constant_array(graph, name)
-    return None if array is None else array.astype(np.float64)
+    with np.errstate(
+        invalid="ignore"
+    ):  # signalling NaNs; NaN weights are refused later, with the node's name
+        return None if array is None else array.astype(np.float64)
 
 
 def single_precision(graph: nx.MultiDiGraph, tensor: str) -> bool:

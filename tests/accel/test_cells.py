@@ -10,12 +10,13 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
+
 from pcmc.accel.cells import Devices, IdealCell, TwoTierCell, make_cell
 from pcmc.accel.cells.pcm import add_programming_error, add_read_noise
 from pcmc.accel.chip import IdealCellSpec, load_chip
 from pcmc.accel.random import stream
 from pcmc.errors import ChipError
-from scipy import stats
 
 SPEC = load_chip("nature2018").cell
 CELL = make_cell(SPEC)
@@ -175,10 +176,13 @@ def test_a_read_without_noise_finds_the_programmed_weights_to_rounding():
     np.testing.assert_allclose(read, weights, rtol=2**-22, atol=0)
 
 
-def test_a_noisy_read_has_the_variance_of_both_devices_divided_by_the_unit_squared():
-    devices = CELL.program(np.full(N, 0.5, np.float32), UNIT_US, None)
+@pytest.mark.parametrize(("plus", "minus"), [(10.0, 0.0), (0.0, 10.0), (15.0, 6.0), (8.0, 8.0)])
+def test_a_noisy_read_has_the_noise_of_both_devices_added_as_variances(plus, minus):
+    devices = Devices(np.full(N, plus, np.float32), np.full(N, minus, np.float32))
     read = CELL.read(devices, UNIT_US, rng())
-    assert_gaussian(read, 0.5, sigma_read(10.0, 20.0) * SPEC.significance / UNIT_US)
+    sigma_us = math.hypot(sigma_read(plus, 20.0), sigma_read(minus, 20.0))
+    per_us = SPEC.significance / UNIT_US
+    assert_gaussian(read, (plus - minus) * per_us, sigma_us * per_us)
 
 
 @pytest.mark.parametrize("significance", [1.0, 4.0])

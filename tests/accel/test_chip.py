@@ -8,8 +8,9 @@ import os
 import re
 from pathlib import Path
 
-import pcmc.accel.chips
 import pytest
+
+import pcmc.accel.chips
 from pcmc.accel.chip import (
     CELL_KINDS,
     MAX_FILE_BYTES,
@@ -59,7 +60,12 @@ def wrong_values(rule):
     if isinstance(rule, Whole):
         return [*never, True, 3.0, "3", math.nan, rule.low - 1, rule.high + 1, 10**5000, -(10**5000), [3]]
     if isinstance(rule, Real):
-        far = [rule.low - abs(rule.low) - 1.0, rule.high * 1.001, 10**5000, -(10**5000)]
+        far = [
+            rule.low - abs(rule.low) - 1.0,
+            rule.high + abs(rule.high) / 1000 + 1e-9,
+            10**5000,
+            -(10**5000),
+        ]
         return [*never, True, "3", math.nan, math.inf, -math.inf, *far, [3.0]]
     if isinstance(rule, Reals):
         long = [0.0] * (rule.longest + 1)
@@ -334,7 +340,7 @@ def test_a_folder_a_pipe_and_an_impossible_path_are_refused(tmp_path):
     assert "not a regular file" in refusal(tmp_path / "pipe")
     assert "can't be read" in refusal("nul\0l")
     assert "can't be read" in refusal("x" * 5000)
-    assert "no such file" in refusal("")
+    assert "not a regular file" in refusal("")
 
 
 @pytest.mark.parametrize("value", [3, None, True, ["nature2018"], 1.5])

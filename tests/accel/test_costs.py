@@ -1,9 +1,10 @@
-"""Energy and area are counts times constants; the constants of nature2018 meet what they were calibrated to."""
+"""Energy and area are counts times constants; those of nature2018 meet what they were calibrated to."""
 
 import dataclasses
 import random
 
 import pytest
+
 from pcmc.accel.chip import load_chip
 from pcmc.accel.costs import Events, area_mm2, energy_j
 
@@ -46,7 +47,7 @@ def test_every_event_has_one_component_with_its_own_price():
     for component, (event, price) in PRICES.items():
         energy = energy_j(Events(**{event: 1000.0}), CHIP)
         assert energy.keys() == PRICES.keys()
-        assert energy.pop(component) == pytest.approx(1000.0 * getattr(CHIP.costs, price), rel=1e-12)
+        assert energy.pop(component) == pytest.approx(1000.0 * getattr(CHIP.costs, price), rel=1e-12, abs=0)
         assert set(energy.values()) == {0.0}
 
 
@@ -55,7 +56,7 @@ def test_energy_of_a_sum_is_the_sum_of_the_energies():
     a, b = (Events(*(rng.uniform(0, 1e6) for _ in FIELDS)) for _ in range(2))
     both, of_a, of_b = energy_j(a + b, CHIP), energy_j(a, CHIP), energy_j(b, CHIP)
     for component, energy in both.items():
-        assert energy == pytest.approx(of_a[component] + of_b[component], rel=1e-12)
+        assert energy == pytest.approx(of_a[component] + of_b[component], rel=1e-12, abs=0)
 
 
 def test_area_counts_converters_by_rows_and_columns_and_one_digital_unit_a_chip():
@@ -74,16 +75,17 @@ def test_no_chips_have_no_area():
 
 
 def full_tile_read() -> Events:
-    """One read of a full tile as docs/chips.md counts it: 512 inputs and a bias, 100 outputs sent over one link."""
+    """One read of a full tile, counted as in docs/chips.md; its 100 outputs cross one link."""
     return Events(51_300, 513, 100, 100, 512 + 100, 100)
 
 
 def test_nature2018_meets_the_energy_it_was_calibrated_to():
     # Ambrogio 2018, abstract: 28,065 GOP/s/W; a multiply-accumulate is two operations.
+    # (abs=0: pytest.approx otherwise takes any two energies below 1e-12 J as equal.)
     published_j = 2 / 28_065e9
     ours_j = sum(energy_j(full_tile_read(), CHIP).values()) / 51_300
-    assert published_j == pytest.approx(71.3e-15, rel=1e-3)
-    assert ours_j == pytest.approx(published_j, rel=5e-3)
+    assert published_j == pytest.approx(71.3e-15, rel=1e-3, abs=0)
+    assert ours_j == pytest.approx(published_j, rel=5e-3, abs=0)
 
 
 def test_nature2018_meets_the_area_it_was_calibrated_to():
@@ -94,6 +96,6 @@ def test_nature2018_meets_the_area_it_was_calibrated_to():
 
 
 def test_nature2018_cell_energy_is_a_plausible_read_voltage():
-    # E = G V^2 t at 10 uS and 40 ns; published read voltages of PCM are 0.2 to 0.4 V.
+    # E = G V^2 t at 10 uS and 40 ns; aihwkit's IR-drop model reads at 0.4 V.
     volts = (CHIP.costs.cell_read_j / (10e-6 * 40e-9)) ** 0.5
     assert 0.2 < volts < 0.4

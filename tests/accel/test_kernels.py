@@ -8,9 +8,10 @@ import zlib
 
 import numpy as np
 import pytest
+from scipy.signal import correlate2d
+
 from pcmc.accel import reference, tile
 from pcmc.accel.tile import Converters, Window
-from scipy.signal import correlate2d
 
 _kernels = pytest.importorskip("pcmc.accel._kernels", reason="no compiled kernels to compare with")
 
@@ -27,7 +28,8 @@ CONVERTERS = {
 
 # (vectors, inputs, outputs): none, one, odd, the edge of a tile and beyond, one column, one row.
 DENSE = [
-    (0, 5, 7), (1, 1, 1), (1, 513, 100), (3, 512, 99), (33, 129, 257), (50, 40, 1), (9, 1, 40), (70, 514, 101),
+    (0, 5, 7), (1, 1, 1), (1, 513, 100), (3, 512, 99), (33, 129, 257), (50, 40, 1), (9, 1, 40),
+    (70, 514, 101), (40, 33, 1030),
 ]  # fmt: skip
 
 SQUARE = (1, 1, 1, 1)
@@ -50,8 +52,9 @@ CONVOLUTIONS = [
 ]
 
 
-def split(rows, cols, *, groups=1, tile_rows=60, tile_cols=37, bias=True):
+def split(rows, cols, *, groups=1, bias=True):
     """A table of blocks that covers a matrix (or the diagonal of one), with partial sums, and its cells."""
+    tile_rows, tile_cols = 60, 1030 if cols == 1030 else 37  # 1030: rows so wide that strips are copied
     table, offset = [], 0
     height, width = rows // groups, cols // groups
     for group in range(groups):
@@ -105,8 +108,8 @@ def conv_case(name, case, whole):
     bank = tile.make_bank(cells, table, rows, cols)
     inner, outer = (images, channels, height, width), (images, cols, *window.output_size(height, width))
     if name.endswith("transposed"):
-        return draw(case, outer, whole), bank, inner, (window._packed(),)
-    return draw(case, inner, whole), bank, outer, (window._packed(), 1)
+        return draw(case, outer, whole), bank, inner, (window.packed(),)
+    return draw(case, inner, whole), bank, outer, (window.packed(), 1)
 
 
 CASES = [
@@ -126,7 +129,7 @@ def both(name, case, converters, *, whole):
     results = []
     x.flags.writeable = False  # bank and table are read-only already
     for kernel in PAIRS[name]:
-        out = np.zeros(shape, np.float32)
+        out = np.full(shape, np.nan, np.float32)  # all of it must be overwritten
         kernel(x, bank.cells, bank.blocks, out, scale, *drive, *levels, *more, 0, len(x))
         results.append(out)
     lsb = converters.adc_full * scale / max(converters.adc_levels, 1)
@@ -135,6 +138,10 @@ def both(name, case, converters, *, whole):
 
 def reference_range(x, floor):
     return np.abs(x).reshape(len(x), -1 if x.size else 0).max(axis=1, initial=floor).astype(np.float32)
+
+
+def test_the_padding_behind_cells_is_what_the_kernels_read():
+    assert tile.CELL_PADDING == _kernels.CELL_PADDING
 
 
 def test_every_kernel_has_cases():
@@ -341,7 +348,7 @@ def test_arguments_that_do_not_fit_are_refused():
         tile.read(photos[:, :, :2], bank, window=window)
     with pytest.raises(ValueError, match="errors have 18 values, but the bank 4 columns"):
         tile.read_transposed(x, bank)
-    with pytest.raises(ValueError, match="errors of 5 x 5 don't come from"):
+    with pytest.raises(ValueError, match=r"errors of \(5, 5\) don't come from"):
         tile.read_transposed(np.zeros((1, 4, 5, 5), np.float32), bank, window=window, image=(5, 5))
     with pytest.raises(ValueError, match="should have"):
         bank.with_cells(np.zeros(3, np.float32))

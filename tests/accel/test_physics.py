@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+
 from pcmc.accel.chip import IdealCellSpec, load_chip
 from pcmc.accel.physics import EFFECTS, Physics, resolve
 from pcmc.errors import ChipError

@@ -5,8 +5,11 @@ import math
 
 import numpy as np
 import pytest
-from pcmc.accel.random import stream
 from scipy import stats
+
+from pcmc.accel.random import stream
+
+FIRST_WORDS = [10787154158772067751, 1863285316152316999]
 
 
 def draws(*name, n=8):
@@ -18,13 +21,10 @@ def test_equal_names_give_equal_numbers():
 
 
 def test_numbers_are_the_same_on_every_machine_and_in_every_release():
-    # numpy promises the bits of its bit generators for ever. Made by this function when it was written: a change
-    # here changes every seeded result of every user.
+    # numpy promises the bits of its bit generators for ever. These were made by this function when it was
+    # written: a change here changes every seeded result of every user.
     first = stream(0, (0,), "programming_error").bit_generator.random_raw(2)
     assert [int(word) for word in first] == FIRST_WORDS
-
-
-FIRST_WORDS = [10787154158772067751, 1863285316152316999]
 
 
 def test_every_part_of_the_name_matters():
@@ -68,11 +68,10 @@ def test_a_fraction_or_text_as_number_is_refused(name):
 
 def test_streams_of_neighbouring_names_are_uncorrelated():
     n = 10_000
-    rows = np.stack(
-        [draws(seed, (tile,), "x", step, n=n) for seed, tile, step in itertools.product((0, 1), repeat=3)]
-    )
+    names = itertools.product((0, 1), repeat=3)
+    rows = np.stack([draws(seed, (tile,), "x", step, n=n) for seed, tile, step in names])
     correlation = np.corrcoef(rows)[np.triu_indices(len(rows), 1)]
-    # A correlation of independent samples has a standard deviation of 1 / sqrt(n); 28 pairs, five of them allowed.
+    # A correlation of independent samples has a standard deviation of 1 / sqrt(n); five of them allowed.
     assert np.abs(correlation).max() < 5 / math.sqrt(n)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import real
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import real
 from pcmc.errors import DataError
 from pcmc.models import datasets
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 import real
 from pcmc.errors import DataError
 from pcmc.models import datasets, download

@@ -2,6 +2,7 @@
 
 import onnxruntime
 import pytest
+
 import real
 
 

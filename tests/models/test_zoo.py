@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+
 from pcmc.errors import ModelError
 from pcmc.models import zoo
 

@@ -1,0 +1,268 @@
+"""The `pcmc` command: a thin coat over the public functions of `pcmc`.
+
+Exit codes: 0 done, 2 a user's mistake (one clear line, no traceback), 1 a fault of ours.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pcmc.errors import DataError, PcmcError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Compile stock ONNX models onto a tiled analog accelerator, run them with its physics, and count what they cost.",
+)
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="An .onnx file, or a shipped model (see: pcmc models).")
+]
+ProgramArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROGRAM", help="A .pcmc file; an .onnx file or a shipped model is compiled first."
+    ),
+]
+Chip = Annotated[
+    str, typer.Option("--chip", metavar="C", help="A shipped chip (see: pcmc chips) or a chip file.")
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="NAME=1,3,32,32", help="Sizes of an input with open dimensions."),
+]
+Freeze = Annotated[
+    list[str] | None, typer.Option("--freeze", metavar="NAME=16000", help="Make an input a constant.")
+]
+Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where the result goes.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PhysicsOption = Annotated[
+    str, typer.Option("--physics", metavar="ideal|full|NAME,NAME", help="Effects that are on.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="One seed, one result.")]
+Threads = Annotated[int, typer.Option("--threads", metavar="N", help="0: all processors.")]
+
+
+@app.command()
+def compile(
+    model: Model,
+    chip: Chip = "nature2018",
+    shape: Shapes = None,
+    freeze: Freeze = None,
+    output: Output = None,
+    graph: Annotated[
+        Path | None, typer.Option("--graph", metavar="FILE", help="Write the lowered graph: .dot or .json.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check the result of every stage.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compile a model onto a chip and write MODEL.pcmc."""
+    from pcmc.commands import inputs, text
+    from pcmc.workflows.compile import model_path
+
+    source = model_path(model)
+    program = inputs.compiled(source, chip, shape, freeze, check)
+    target = output or Path(source.name).with_suffix(".pcmc")
+    if graph is not None:
+        inputs.write_graph(source, shape, freeze, graph)
+    program.save(target)
+    report = program.report()
+    _print(report, as_json, lambda: f"{text.summary(report)}\nwritten to {target}")
+
+
+@app.command()
+def run(
+    program: ProgramArgument,
+    data: Annotated[
+        Path | None, typer.Option("--input", metavar="FILE.npz", help="An array for each input, by name.")
+    ] = None,
+    output: Output = None,
+    chip: Chip = "nature2018",
+    shape: Shapes = None,
+    freeze: Freeze = None,
+    physics: PhysicsOption = "ideal",
+    seed: Seed = 0,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Run a program on inputs and write its outputs."""
+    from pcmc.commands import inputs, text
+    from pcmc.runtime.session import Session
+
+    loaded = inputs.program(program, chip, shape, freeze)
+    if data is None:
+        raise DataError(
+            "pcmc run needs --input FILE.npz with an array for each input: "
+            + ", ".join(i.name for i in loaded.inputs)
+        )
+    feeds = inputs.arrays(data, loaded)
+    session = Session(loaded, physics, seed=seed, threads=threads)
+    names = [info.name for info in loaded.outputs]
+    results = dict(zip(names, session.run(names, feeds), strict=True))
+    if output is not None:
+        inputs.write_arrays(results, output)
+    summary = {name: text.array_facts(array) for name, array in results.items()}
+    facts = {"outputs": summary, "physics": list(session.physics.names()), "seed": seed}
+    _print(facts, as_json, lambda: text.run_summary(facts, output))
+
+
+@app.command()
+def compare(
+    model: Model,
+    chip: Chip = "nature2018",
+    shape: Shapes = None,
+    freeze: Freeze = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="FILE.npz", help="Inputs by name (or x), and labels y. Default: random input."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds the physics is run with.")
+    ] = 5,
+    metric: Annotated[
+        str | None, typer.Option("--metric", metavar="NAME,NAME", help="accuracy, agreement, mae, mse.")
+    ] = None,
+    physics: PhysicsOption = "full",
+    seed: Seed = 0,
+    threads: Threads = 0,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a model on the chip with onnxruntime: ideal mode, then the physics over several seeds."""
+    from pcmc.commands import inputs, text
+    from pcmc.workflows.compare import compare as compare_model
+
+    loaded = inputs.program(model, chip, shape, freeze)
+    samples = inputs.labelled(data, loaded) if data is not None else inputs.shipped_data(model)
+    result = compare_model(
+        loaded, data=samples, seeds=seeds, physics=physics, metric=metric, seed=seed, threads=threads
+    ).as_dict()
+    if output is not None:
+        inputs.write_json(result, output)
+    _print(result, as_json, lambda: text.comparison(result))
+
+
+@app.command()
+def report(
+    program: ProgramArgument,
+    chip: Chip = "nature2018",
+    shape: Shapes = None,
+    freeze: Freeze = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a program uses of the chip, how long it takes, what it costs, and what stays digital."""
+    from pcmc.commands import inputs, text
+
+    loaded = inputs.program(program, chip, shape, freeze)
+    result = loaded.report(inputs.shapes(shape) if program.endswith(".pcmc") else None)
+    if output is not None:
+        inputs.write_json(result, output)
+    _print(result, as_json, lambda: text.report(result))
+
+
+@app.command()
+def show(
+    program: ProgramArgument, chip: Chip = "nature2018", shape: Shapes = None, as_json: AsJson = False
+) -> None:
+    """What a program holds: inputs, outputs, banks and steps."""
+    from pcmc.commands import inputs, text
+
+    facts = text.program_facts(inputs.program(program, chip, shape, None))
+    _print(facts, as_json, lambda: text.program_table(facts))
+
+
+@app.command()
+def where(
+    program: ProgramArgument,
+    layer: Annotated[str, typer.Argument(metavar="LAYER")],
+    chip: Chip = "nature2018",
+    shape: Shapes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Where a layer went: its blocks, with chip, tile, and rows and columns of the tile."""
+    from pcmc.commands import inputs, text
+
+    facts = text.where(inputs.program(program, chip, shape, None), layer)
+    _print(facts, as_json, lambda: text.where_table(facts))
+
+
+@app.command()
+def chips(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[CHIP]", help="A shipped chip or a chip file to show whole.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The chips that ship with pcmc, or one of them whole."""
+    from pcmc.accel.chip import chip_names, chip_to_dict, load_chip
+    from pcmc.commands import text
+
+    specs = [load_chip(name)] if name else [load_chip(known) for known in chip_names()]
+    documents = [chip_to_dict(spec) for spec in specs]
+    _print(
+        documents[0] if name else documents,
+        as_json,
+        lambda: text.chip(documents[0]) if name else text.chips(specs),
+    )
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """The models that ship with pcmc."""
+    from pcmc.commands import text
+    from pcmc.models import zoo
+
+    facts = zoo.describe()
+    _print(facts, as_json, lambda: text.models(facts))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import pcmc
+
+        typer.echo(f"pcmc {pcmc.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _print(facts: Any, as_json: bool, as_text: Any) -> None:
+    if as_json:
+        from pcmc.commands.inputs import json_text
+
+        typer.echo(json_text(facts))
+    else:
+        typer.echo(as_text())
+
+
+def main() -> None:
+    """Run the command line; a user's mistake becomes one line on standard error and exit code 2."""
+    try:
+        app()
+    except PcmcError as error:
+        typer.echo(f"pcmc: {_one_line(str(error))}", err=True)
+        sys.exit(2)
+    except MemoryError:
+        typer.echo("pcmc: not enough memory for this model", err=True)
+        sys.exit(1)
+
+
+def _one_line(message: str) -> str:
+    """A message without line breaks and control characters: names in it may come from a stranger's file."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)

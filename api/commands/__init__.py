@@ -1,0 +1,3 @@
+"""What the commands share: reading what a user names (`inputs`), and writing it down for a person
+(`text`).
+"""

@@ -1,0 +1,169 @@
+"""What a user names on the command line, as objects: models, programs, shapes, arrays; and files that are
+written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pcmc.errors import DataError
+from pcmc.runtime.regions import first_line
+from pcmc.workflows.compile import compile, model_path
+
+if TYPE_CHECKING:
+    from pcmc.runtime.program import Program
+
+Array = npt.NDArray[Any]
+MOST_ELEMENTS = 1 << 31
+
+
+def shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """`["x=1,3,32,32"]` as `{"x": (1, 3, 32, 32)}`."""
+    found = {}
+    for text in texts or ():
+        name, separator, sizes = text.rpartition("=")
+        try:
+            found[name] = tuple(int(size) for size in sizes.split(","))
+        except ValueError:
+            separator = ""
+        if not separator or not name or not all(1 <= size < MOST_ELEMENTS for size in found.get(name, (0,))):
+            raise DataError(f"--shape {_short(text)}: should be NAME=1,3,32,32 with whole sizes from 1 on")
+    return found
+
+
+def frozen(texts: Sequence[str] | None) -> dict[str, Any]:
+    """`["sr=16000"]` as `{"sr": 16000}`; a list in brackets for arrays."""
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        name, separator, value = text.partition("=")
+        try:
+            found[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            separator = ""
+        if not separator or not name or not isinstance(found[name], int | float | list):
+            raise DataError(f"--freeze {_short(text)}: should be NAME=16000, or NAME=[1,2] for an array")
+    return found
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def compiled(
+    source: Path, chip: str, shape: Sequence[str] | None, freeze: Sequence[str] | None, check: bool = False
+) -> Program:
+    """Compile a model file."""
+    return compile(source, chip, shapes=shapes(shape), freeze=frozen(freeze), check=check)
+
+
+def program(name: str, chip: str, shape: Sequence[str] | None, freeze: Sequence[str] | None) -> Program:
+    """A program: read from a .pcmc file, or compiled from a model."""
+    if name.endswith(".pcmc"):
+        from pcmc.runtime.program_file import load
+
+        return load(name)
+    return compiled(model_path(name), chip, shape, freeze)
+
+
+def write_graph(
+    source: Path, shape: Sequence[str] | None, freeze: Sequence[str] | None, target: Path
+) -> None:
+    """Write a model's lowered OpGraph as Graphviz (.dot, .gv) or JSON."""
+    from pcmc.compiler.frontend import load
+    from pcmc.compiler.graph import opgraph_as_dict, opgraph_as_dot
+    from pcmc.compiler.lowering import lower
+
+    if target.suffix not in (".dot", ".gv", ".json"):
+        raise DataError(f"--graph {target}: the name should end in .dot, .gv or .json")
+    clean = load(source, shapes(shape), frozen(freeze))
+    graph = lower(clean.graph, clean.computed_from, clean.origin)
+    if target.suffix == ".json":
+        write_json(opgraph_as_dict(graph), target)
+    else:
+        _write_text(opgraph_as_dot(graph), target)
+
+
+def write_json(document: Any, target: Path) -> None:
+    """Write plain data as JSON."""
+    _write_text(json_text(document) + "\n", target)
+
+
+def json_text(document: Any) -> str:
+    """Plain data as JSON; a number that is not finite, which JSON does not have, as null."""
+    return json.dumps(_finite(document), indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_text(text: str, target: Path) -> None:
+    from pcmc.runtime.files import replacing
+
+    with replacing(target) as file:
+        file.write(text.encode())
+
+
+def write_arrays(values: Mapping[str, Array], target: Path) -> None:
+    """Write arrays by name as .npz."""
+    from pcmc.runtime.files import replacing
+
+    with replacing(target) as file:
+        np.savez(file, **values)  # type: ignore[arg-type]  # numpy's stubs take the names for its own option
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """All arrays of an .npz file.
+
+    Raises:
+        DataError: no such file, not .npz, or an array of Python objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(
+                    f"{path}: holds one array; save it with a name: numpy.savez('{path.stem}.npz', x=array)"
+                )
+            return {name: archive[name] for name in archive.files}
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (
+        Exception
+    ) as error:  # zip and npy raise any class for bytes that are neither; MemoryError for huge shapes
+        raise DataError(f"{path}: is not an .npz file of plain arrays: {first_line(error)}") from error
+
+
+def arrays(path: Path, loaded: Program) -> dict[str, Array]:
+    """The inputs of a program from an .npz file; one array of any name serves a program with one input."""
+    found = read_arrays(path)
+    found.pop("y", None) if "y" not in {info.name for info in loaded.inputs} else None
+    if len(loaded.inputs) == 1 and len(found) == 1:
+        return {loaded.inputs[0].name: next(iter(found.values()))}
+    return found
+
+
+def labelled(path: Path, loaded: Program) -> tuple[dict[str, Array], Array | None]:
+    """Inputs and, under `y`, labels from an .npz file."""
+    names = {info.name for info in loaded.inputs}
+    labels = None if "y" in names else read_arrays(path).get("y")
+    return arrays(path, loaded), labels
+
+
+def shipped_data(model: str) -> tuple[Array, Array] | None:
+    """The test data of a shipped model; None for any other model."""
+    from pcmc.models import zoo
+
+    return zoo.test_data(model) if zoo.is_name(model) else None
