@@ -71,6 +71,18 @@ struct planes {
 };
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Rows that are summed in one run before the sum is added to what the rows before them gave, and the bias last, where no
+ * ADC stands between: the order of onnxruntime's SGEMM (MLAS: strides of 128 rows, doubled while fewer than half of 128
+ * results are wanted), so that most layers agree with it to the bit. Rounding in a quantized model would amplify the last
+ * bit. `n` results of `rows` products each. */
+static int64_t sum_run(int64_t n, int64_t rows)
+{
+    int64_t run = 128;
+    for (int64_t strip = 128; n < rows && strip > 16 && strip / 2 >= n; strip /= 2)
+        run *= 2;
+    return run;
+}
 static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }

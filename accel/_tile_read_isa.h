@@ -171,6 +171,22 @@ struct FN(chunk) {
 /* The widest strip that many vectors read at once. */
 enum { FN(STRIP) = 3 * VL };
 
+/* Sums of nc vectors start with the bias row, driven for each vector, or with 0 where drive is NULL. */
+static TARGET void FN(bias_lanes)(float *acc, const float *bias, int64_t nc, int64_t n, const float *drive)
+{
+    for (int64_t b = 0; b < nc; b++)
+        if (drive)
+            FN(scaled)(acc + b * ACC_LD, bias, n, drive[b]);
+        else
+            FN(fill)(acc + b * ACC_LD, n, 0.0f);
+}
+
+static TARGET void FN(add_vectors)(float *out, const float *acc, int64_t nc, int64_t width, int64_t ldo)
+{
+    for (int64_t b = 0; b < nc; b++)
+        FN(add)(out + b * ldo, acc + b * ACC_LD, width);
+}
+
 static TARGET void FN(dense_block)(const struct pcmc_block *block, const float *w,
                                    const struct FN(chunk) *chunk, const int64_t *off, float *acc)
 {
@@ -183,6 +199,7 @@ static TARGET void FN(dense_block)(const struct pcmc_block *block, const float *
         nv = FN(portion)(left, FN(widest)[FN(group)(chunk->n)]);
         int64_t width = min64(nv * VL, block->cols - j);
         const float *lanes = w + j;
+        const int64_t *from = copy ? chunk->strip_off : off;
         if (copy) {
             for (int64_t k = 0; k < inputs; k++)
                 memcpy(chunk->strip + k * FN(STRIP), w + j + k * block->cols,
@@ -192,19 +209,25 @@ static TARGET void FN(dense_block)(const struct pcmc_block *block, const float *
         for (int64_t v = 0, nc; v < chunk->n; v += nc) {
             int g = FN(group)(chunk->n - v);
             nc = (int64_t)1 << g;
-            for (int64_t b = 0; b < nc; b++)
-                if (block->bias)
-                    FN(scaled)(acc + b * ACC_LD, bias + j, nv * VL, chunk->drive[v + b]);
-                else
-                    FN(fill)(acc + b * ACC_LD, nv * VL, 0.0f);
             const float *inputs_of_v = chunk->x + v * chunk->ldx + block->row0;
             micro_kernel *micro = FN(micros)[g][nv - 1];
-            micro(lanes, copy ? chunk->strip_off : off, inputs, inputs_of_v, 1, chunk->ldx, acc);
-            for (int64_t b = 0; b < nc; b++) {
-                float *sums = acc + b * ACC_LD;
-                if (chunk->adc_levels > 0.0f)
-                    FN(quantize)(sums, sums, width, chunk->adc[v + b], chunk->adc_levels);
-                FN(add)(chunk->out + (v + b) * chunk->ldo + block->col0 + j, sums, width);
+            float *out = chunk->out + v * chunk->ldo + block->col0 + j;
+            if (chunk->adc_levels > 0.0f) {
+                FN(bias_lanes)(acc, bias + j, nc, nv * VL, block->bias ? chunk->drive + v : NULL);
+                micro(lanes, from, inputs, inputs_of_v, 1, chunk->ldx, acc);
+                for (int64_t b = 0; b < nc; b++)
+                    FN(quantize)(acc + b * ACC_LD, acc + b * ACC_LD, width, chunk->adc[v + b], chunk->adc_levels);
+                FN(add_vectors)(out, acc, nc, width, chunk->ldo);
+                continue;
+            }
+            for (int64_t k = 0, run = sum_run(block->cols, inputs); k < inputs; k += run) {
+                FN(bias_lanes)(acc, bias + j, nc, nv * VL, NULL);
+                micro(lanes, from + k, min64(run, inputs - k), inputs_of_v + k, 1, chunk->ldx, acc);
+                FN(add_vectors)(out, acc, nc, width, chunk->ldo);
+            }
+            if (block->bias) {
+                FN(bias_lanes)(acc, bias + j, nc, nv * VL, chunk->drive + v);
+                FN(add_vectors)(out, acc, nc, width, chunk->ldo);
             }
         }
     }
@@ -414,9 +437,18 @@ static TARGET void FN(add_positions)(float *plane, const float *sums, int64_t q,
     }
 }
 
+/* The sums of nc columns at positions [q, end) to their output planes. */
+static TARGET void FN(add_columns)(float *planes, const float *acc, int64_t nc, int64_t q, int64_t end,
+                                   int64_t width, int64_t out_width, int64_t out_size)
+{
+    for (int64_t b = 0; b < nc; b++)
+        FN(add_positions)(planes + b * out_size, acc + b * ACC_LD, q, end, width, out_width);
+}
+
 static TARGET void FN(conv_block)(const struct pcmc_block *block, const float *w, const struct planes *p,
                                   const float *planes, int64_t q, int64_t end, float drive, struct step adc,
-                                  float adc_levels, float *out, int64_t out_width, int64_t out_size)
+                                  float adc_levels, int64_t run, float *out, int64_t out_width,
+                                  int64_t out_size)
 {
     float acc[MAX_BROADCAST * ACC_LD];
     int64_t inputs = block->rows - block->bias, cols = block->cols, left = (end - q + VL - 1) / VL;
@@ -427,16 +459,27 @@ static TARGET void FN(conv_block)(const struct pcmc_block *block, const float *w
         for (int64_t j = 0, nc; j < cols; j += nc) {
             int g = FN(group)(cols - j);
             nc = (int64_t)1 << g;
-            for (int64_t b = 0; b < nc; b++)
-                FN(fill)(acc + b * ACC_LD, nv * VL, block->bias ? bias[j + b] * drive : 0.0f);
-            FN(micros)[g][nv - 1](planes + q, p->row + block->row0, inputs, w + j, cols, 1, acc);
-            for (int64_t b = 0; b < nc; b++) {
-                float *sums = acc + b * ACC_LD;
-                if (adc_levels > 0.0f)
-                    FN(quantize)(sums, sums, nv * VL, adc, adc_levels);
-                FN(add_positions)(out + (block->col0 + j + b) * out_size, sums, q, min64(q + nv * VL, end),
-                                  p->width, out_width);
+            float *plane = out + (block->col0 + j) * out_size;
+            if (adc_levels > 0.0f) {
+                for (int64_t b = 0; b < nc; b++)
+                    FN(fill)(acc + b * ACC_LD, nv * VL, block->bias ? bias[j + b] * drive : 0.0f);
+                FN(micros)[g][nv - 1](planes + q, p->row + block->row0, inputs, w + j, cols, 1, acc);
+                for (int64_t b = 0; b < nc; b++)
+                    FN(quantize)(acc + b * ACC_LD, acc + b * ACC_LD, nv * VL, adc, adc_levels);
+                FN(add_columns)(plane, acc, nc, q, min64(q + nv * VL, end), p->width, out_width, out_size);
+                continue;
             }
+            for (int64_t k = 0; k < inputs; k += run) {
+                for (int64_t b = 0; b < nc; b++)
+                    FN(fill)(acc + b * ACC_LD, nv * VL, 0.0f);
+                FN(micros)[g][nv - 1](planes + q, p->row + block->row0 + k, min64(run, inputs - k),
+                                      w + k * cols + j, cols, 1, acc);
+                FN(add_columns)(plane, acc, nc, q, min64(q + nv * VL, end), p->width, out_width, out_size);
+            }
+            for (int64_t b = 0; block->bias && b < nc; b++)
+                FN(fill)(acc + b * ACC_LD, nv * VL, bias[j + b] * drive);
+            if (block->bias)
+                FN(add_columns)(plane, acc, nc, q, min64(q + nv * VL, end), p->width, out_width, out_size);
         }
     }
 }
@@ -466,7 +509,7 @@ static TARGET int FN(conv_read)(const struct pcmc_bank *bank, const struct pcmc_
             FN(conv_block)(&bank->blocks[i], bank->cells + bank->blocks[i].offset, &p, planes, top * p.width,
                            (bottom - 1) * p.width + im->out_width,
                            quantize_one(bias_drive, dac, conv->dac_levels), adc, conv->adc_levels,
-                           out + image * bank->cols * out_size, im->out_width, out_size);
+                           sum_run(out_size, bank->blocks[i].rows), out + image * bank->cols * out_size, im->out_width, out_size);
     }
     free(line);
     free(planes);

@@ -216,7 +216,7 @@ def check_region(model: Any, name: str) -> None:
     """Refuse an ONNX model that names files or operators of unknown domains.
 
     Raises:
-        ProgramError: with the member's name.
+        ProgramError: beginning with `name`.
     """
     import onnx
 
@@ -225,12 +225,12 @@ def check_region(model: Any, name: str) -> None:
         for tensor in _tensors(part):
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 raise ProgramError(
-                    f"'{name}': tensor '{tensor.name}' points to a file: a program file holds all its data"
+                    f"{name}: tensor '{tensor.name}' points to a file: a program file holds all its data"
                 )
         for node in _nodes(part):
             if node.domain not in KNOWN_DOMAINS and (node.domain, node.op_type) not in local:
                 raise ProgramError(
-                    f"'{name}': node '{node.name}' ({node.domain}:{node.op_type}) is of an unknown domain"
+                    f"{name}: node '{node.name}' ({node.domain}:{node.op_type}) is of an unknown domain"
                 )
 
 

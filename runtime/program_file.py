@@ -302,8 +302,8 @@ class _Reader:
                     )
                 tensor.raw_data = self.member(location)
                 del tensor.external_data[:]
-                tensor.data_location = onnx.TensorProto.DEFAULT
-        check_region(model, name)
+                tensor.ClearField("data_location")
+        check_region(model, f"{self.origin}: {name}")
         return model
 
 
