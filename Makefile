@@ -26,7 +26,7 @@ bench: $(VENV)/installed ## measure speed
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/installed-lint ## ruff, mypy over every source file, cython-lint
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --output-format concise .
 	PATH="$(BIN):$$PATH" cython-lint accel/*.pyx
 	$(BIN)/python tools/check_types.py
 

@@ -72,6 +72,20 @@ struct planes {
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* What to do with sums and the outputs that they belong to. */
+enum move { ADD, STORE, LOAD };
+
+/* Whether no block before has added to the columns of this one; `reach` is where those before ended, in a table that goes
+ * through rows, then columns. (A wrong no costs time, nothing else: outputs start from 0.) */
+static int is_fresh(const struct pcmc_block *block, int64_t *reach)
+{
+    int fresh = block->col0 >= *reach;
+    *reach = max64(*reach, block->col0 + block->cols);
+    return fresh;
+}
+
 /* Rows that are summed in one run before the sum is added to what the rows before them gave, and the bias last, where no
  * ADC stands between: the order of onnxruntime's SGEMM (MLAS: strides of 128 rows, doubled while fewer than half of 128
  * results are wanted), so that most layers agree with it to the bit. Rounding in a quantized model would amplify the last
@@ -83,7 +97,6 @@ static int64_t sum_run(int64_t n, int64_t rows)
         run *= 2;
     return run;
 }
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 

@@ -119,6 +119,12 @@ static TARGET void FN(add)(float *restrict to, const float *restrict from, int64
         to[i] += from[i];
 }
 
+static TARGET void FN(add_value)(float *to, int64_t n, float value)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] += value;
+}
+
 static TARGET void FN(fill)(float *to, int64_t n, float value)
 {
     for (int64_t i = 0; i < n; i++)
@@ -421,36 +427,31 @@ static TARGET void FN(fill_planes)(const struct planes *p, const struct pcmc_win
     }
 }
 
-/* Positions [q, end) of a column's sums to the rows of an output plane, garbage columns left out. */
-static TARGET void FN(add_positions)(float *plane, const float *sums, int64_t q, int64_t end, int64_t width,
-                                     int64_t out_width)
+/* Positions [q, end) of nc columns between their sums and the rows of their output planes, garbage columns left out. */
+static TARGET void FN(move_columns)(enum move move, float *planes, float *acc, int64_t nc, int64_t q, int64_t end,
+                                    int64_t width, int64_t out_width, int64_t out_size)
 {
     int64_t oy = q / width, ox = q - oy * width;
-    while (q < end) {
-        int64_t n = min64(out_width - ox, end - q);
-        if (n > 0)
-            FN(add)(plane + oy * out_width + ox, sums, n);
-        sums += width - ox;
-        q += width - ox;
-        ox = 0;
-        oy++;
+    for (int64_t at = q; at < end; at += width - ox, ox = 0, oy++) {
+        int64_t n = min64(out_width - ox, end - at);
+        for (int64_t b = 0; n > 0 && b < nc; b++) {
+            float *plane = planes + b * out_size + oy * out_width + ox, *sums = acc + b * ACC_LD + (at - q);
+            if (move == ADD)
+                FN(add)(plane, sums, n);
+            else
+                memcpy(move == STORE ? plane : sums, move == STORE ? sums : plane, sizeof(float) * (size_t)n);
+        }
     }
-}
-
-/* The sums of nc columns at positions [q, end) to their output planes. */
-static TARGET void FN(add_columns)(float *planes, const float *acc, int64_t nc, int64_t q, int64_t end,
-                                   int64_t width, int64_t out_width, int64_t out_size)
-{
-    for (int64_t b = 0; b < nc; b++)
-        FN(add_positions)(planes + b * out_size, acc + b * ACC_LD, q, end, width, out_width);
 }
 
 static TARGET void FN(conv_block)(const struct pcmc_block *block, const float *w, const struct planes *p,
                                   const float *planes, int64_t q, int64_t end, float drive, struct step adc,
-                                  float adc_levels, int64_t run, float *out, int64_t out_width,
+                                  float adc_levels, int fresh, float *out, int64_t out_width,
                                   int64_t out_size)
 {
     float acc[MAX_BROADCAST * ACC_LD];
+    int digitized = adc_levels > 0.0f;
+    int64_t run = sum_run(out_size, block->rows - block->bias);
     int64_t inputs = block->rows - block->bias, cols = block->cols, left = (end - q + VL - 1) / VL;
     const float *bias = w + inputs * cols;
     int most = FN(widest)[FN(group)(cols)];
@@ -460,26 +461,30 @@ static TARGET void FN(conv_block)(const struct pcmc_block *block, const float *w
             int g = FN(group)(cols - j);
             nc = (int64_t)1 << g;
             float *plane = out + (block->col0 + j) * out_size;
-            if (adc_levels > 0.0f) {
-                for (int64_t b = 0; b < nc; b++)
-                    FN(fill)(acc + b * ACC_LD, nv * VL, block->bias ? bias[j + b] * drive : 0.0f);
+            int64_t to = min64(q + nv * VL, end);
+            for (int64_t b = 0; b < nc; b++)
+                FN(fill)(acc + b * ACC_LD, nv * VL, digitized && block->bias ? bias[j + b] * drive : 0.0f);
+            if (digitized) {
                 FN(micros)[g][nv - 1](planes + q, p->row + block->row0, inputs, w + j, cols, 1, acc);
                 for (int64_t b = 0; b < nc; b++)
                     FN(quantize)(acc + b * ACC_LD, acc + b * ACC_LD, nv * VL, adc, adc_levels);
-                FN(add_columns)(plane, acc, nc, q, min64(q + nv * VL, end), p->width, out_width, out_size);
+                FN(move_columns)(ADD, plane, acc, nc, q, to, p->width, out_width, out_size);
                 continue;
             }
+            if (!fresh)
+                FN(move_columns)(LOAD, plane, acc, nc, q, to, p->width, out_width, out_size);
             for (int64_t k = 0; k < inputs; k += run) {
-                for (int64_t b = 0; b < nc; b++)
-                    FN(fill)(acc + b * ACC_LD, nv * VL, 0.0f);
+                float part[MAX_BROADCAST * ACC_LD], *sums = fresh && k == 0 ? acc : part;
+                for (int64_t b = 0; sums == part && b < nc; b++)
+                    FN(fill)(part + b * ACC_LD, nv * VL, 0.0f);
                 FN(micros)[g][nv - 1](planes + q, p->row + block->row0 + k, min64(run, inputs - k),
-                                      w + k * cols + j, cols, 1, acc);
-                FN(add_columns)(plane, acc, nc, q, min64(q + nv * VL, end), p->width, out_width, out_size);
+                                      w + k * cols + j, cols, 1, sums);
+                for (int64_t b = 0; sums == part && b < nc; b++)
+                    FN(add)(acc + b * ACC_LD, part + b * ACC_LD, nv * VL);
             }
             for (int64_t b = 0; block->bias && b < nc; b++)
-                FN(fill)(acc + b * ACC_LD, nv * VL, bias[j + b] * drive);
-            if (block->bias)
-                FN(add_columns)(plane, acc, nc, q, min64(q + nv * VL, end), p->width, out_width, out_size);
+                FN(add_value)(acc + b * ACC_LD, nv * VL, bias[j + b] * drive);
+            FN(move_columns)(STORE, plane, acc, nc, q, to, p->width, out_width, out_size);
         }
     }
 }
@@ -505,11 +510,13 @@ static TARGET int FN(conv_read)(const struct pcmc_bank *bank, const struct pcmc_
                    sizeof(float) * (size_t)((bottom - top) * im->out_width));
         FN(fill_planes)(&p, w, im, x + image * im->channels * im->height * im->width, top, bottom + p.reach,
                         dac, conv->dac_levels, line, planes);
-        for (int64_t i = 0; i < bank->n_blocks; i++)
+        for (int64_t i = 0, reach = 0; i < bank->n_blocks; i++) {
+            int fresh = is_fresh(&bank->blocks[i], &reach);
             FN(conv_block)(&bank->blocks[i], bank->cells + bank->blocks[i].offset, &p, planes, top * p.width,
                            (bottom - 1) * p.width + im->out_width,
-                           quantize_one(bias_drive, dac, conv->dac_levels), adc, conv->adc_levels,
-                           sum_run(out_size, bank->blocks[i].rows), out + image * bank->cols * out_size, im->out_width, out_size);
+                           quantize_one(bias_drive, dac, conv->dac_levels), adc, conv->adc_levels, fresh,
+                           out + image * bank->cols * out_size, im->out_width, out_size);
+        }
     }
     free(line);
     free(planes);

@@ -18,7 +18,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Compile stock ONNX models onto a tiled analog accelerator, run them with its physics, and count what they cost.",
+    help="Compile stock ONNX models onto a tiled analog accelerator, run them with its physics, and "
+    "count what they cost.",
 )
 
 Model = Annotated[

@@ -7,7 +7,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:  # rich takes long to import: only where a bar is shown
+    from rich.progress import Progress
 
 T = TypeVar("T")
 PATIENCE_S = 1.0
@@ -30,7 +33,7 @@ def progress(items: Sequence[T], label: str) -> Iterator[T]:
             bar.stop()
 
 
-def _open_bar():  # type: ignore[no-untyped-def]  # rich is imported only where a bar is shown
+def _open_bar() -> Progress:
     from rich.console import Console
     from rich.progress import Progress
 

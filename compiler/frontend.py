@@ -145,12 +145,14 @@ def _set_shapes(model: Any, shapes: Mapping[str, tuple[int, ...]], origin: str) 
                 shape.dim.add(dim_param=f"{name}_{axis}")
         if len(shape.dim) != len(sizes):
             raise ModelError(
-                f"{origin}: --shape {name}: the input has {len(shape.dim)} dimensions, {len(sizes)} were given"
+                f"{origin}: --shape {name}: the input has {len(shape.dim)} dimensions, {len(sizes)} "
+                "were given"
             )
         for axis, (dim, size) in enumerate(zip(shape.dim, sizes, strict=True)):
             if dim.HasField("dim_value") and dim.dim_value > 0 and size not in (0, dim.dim_value):
                 raise ModelError(
-                    f"{origin}: --shape {name}: dimension {axis} is {dim.dim_value} in the model, {size} was given"
+                    f"{origin}: --shape {name}: dimension {axis} is {dim.dim_value} in the model, "
+                    f"{size} was given"
                 )
             if size > 0 and (
                 axis > 0 or dim.HasField("dim_value")
@@ -249,15 +251,10 @@ def _foldable_nodes(
             ends = {attribute.name: attribute.i for attribute in node.attribute}
             dims = np.array(shape[slice(ends.get("start", 0), ends.get("end"))], np.int64)
             shapes[node.output[0]] = dims if node.op_type == "Shape" else np.array(dims.prod(), np.int64)
-            known.add(node.output[0])
         elif all(name in known for name in _used_names(node)) and not _too_large(node, types):
-            # a value computed from a Shape of this round waits for the next one, when that value is an
-            # initializer
-            if not shapes.keys() & set(_used_names(node)):
-                foldable.append(node)
-                known.update(node.output)
-    made_now = set(shapes)
-    return [node for node in foldable if not made_now & set(_used_names(node))], shapes
+            foldable.append(node)
+            known.update(node.output)
+    return foldable, shapes
 
 
 def _with_inner(node: Any) -> list[Any]:

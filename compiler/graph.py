@@ -61,12 +61,12 @@ class Matrix:
     @property
     def rows(self) -> int:
         """Inputs of the whole matrix, without a bias row."""
-        return self.weights.shape[-2] * self.groups
+        return int(self.weights.shape[-2]) * self.groups
 
     @property
     def cols(self) -> int:
         """Outputs of the whole matrix."""
-        return self.weights.shape[-1] * self.groups
+        return int(self.weights.shape[-1]) * self.groups
 
 
 @dataclass(frozen=True, slots=True)

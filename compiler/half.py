@@ -37,8 +37,9 @@ def widen_half(model: Any) -> None:
     ):
         return
     for name in outputs:
-        if name not in renamed:
-            renamed[name] = f"{name}/float32"
+        if name in renamed:
+            continue  # an input that is an output passes as it is
+        renamed[name] = f"{name}/float32"
         after.append(_cast(renamed[name], name, HALF))
     _widen_graph(model.graph, renamed)
     nodes = [_copied(node) for node in model.graph.node]
@@ -57,6 +58,7 @@ def _widen_graph(graph: Any, renamed: dict[str, str]) -> None:
     from onnx import numpy_helper
 
     for tensor in graph.initializer:
+        tensor.name = renamed.get(tensor.name, tensor.name)  # a constant that is an output
         if tensor.data_type == HALF:
             tensor.CopyFrom(
                 numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)

@@ -142,7 +142,8 @@ def _check_data(model: Any, origin: str) -> None:
             raise
         except Exception as error:  # TypeError, ValueError, KeyError: as the broken field has it
             raise ModelError(
-                f"{origin}: tensor '{tensor.name}' {list(tensor.dims)}: its data does not fit its type and dimensions: "
+                f"{origin}: tensor '{tensor.name}' {list(tensor.dims)}: its data does not fit its type "
+                "and dimensions: "
                 f"{first_line(error)}"
             ) from None
 
@@ -159,7 +160,8 @@ def _check(model: Any, origin: str) -> None:
     for node in nodes_of(model.graph):
         if node.domain not in KNOWN_DOMAINS and (node.domain, node.op_type) not in local:
             raise ModelError(
-                f"{origin}: node '{node.name or node.output[0]}' ({node.domain}:{node.op_type}): the operator domain "
+                f"{origin}: node '{node.name or node.output[0]}' ({node.domain}:{node.op_type}): the "
+                "operator domain "
                 f"'{node.domain}' is not one that onnxruntime knows; export the model without it"
             )
     newest = onnx.defs.onnx_opset_version()

@@ -164,7 +164,8 @@ def _phases(table: Table) -> npt.NDArray[np.int64]:
         for index, block in enumerate(mine):
             earlier = mine[:index]
             clash = earlier[
-                _overlap(table, block, earlier, "x", "cols") | _overlap(table, block, earlier, "y", "rows")
+                _overlap(table, int(block), earlier, "x", "cols")
+                | _overlap(table, int(block), earlier, "y", "rows")
             ]
             taken = set(phases[clash].tolist())
             phases[block] = next(turn for turn in range(len(taken) + 1) if turn not in taken)

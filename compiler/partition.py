@@ -67,7 +67,8 @@ def check_partition(table: npt.NDArray[np.void], matrix: Matrix, tile: TileSpec)
     cells, wanted = int(np.sum(table["rows"] * table["cols"])), height * matrix.cols
     if cells != wanted or _overlap(group * height + row, table["rows"], table["col0"], table["cols"]):
         raise ValueError(
-            f"the blocks of '{matrix.name}' hold {cells} cells, some perhaps twice; it has {wanted}, to be held once"
+            f"the blocks of '{matrix.name}' hold {cells} cells, some perhaps twice; it has {wanted}, to "
+            "be held once"
         )
 
 

@@ -31,7 +31,8 @@ def place(tables: Sequence[Table], chip: ChipSpec) -> list[Table]:
     chips = -(-tiles // chip.chip.tiles)
     if chip.board.max_chips and chips > chip.board.max_chips:
         raise ChipError(
-            f"the model needs {chips:,} chips of {chip.name} ({tiles:,} tiles, {chip.chip.tiles:,} on a chip); the board "
+            f"the model needs {chips:,} chips of {chip.name} ({tiles:,} tiles, {chip.chip.tiles:,} on a "
+            "chip); the board "
             f"has {chip.board.max_chips:,}: raise [board] max_chips, or take a chip with more or larger tiles"
         )
     slots = _snake(chip.chip.mesh_x, chip.chip.mesh_y)

@@ -28,7 +28,8 @@ def sample_shapes(clean: CleanModel, graph: nx.MultiDiGraph) -> dict[str, tuple[
         tensor = graph.graph["tensors"].get(name)
         if tensor is None or tensor.shape is None:
             raise ModelError(
-                f"{clean.origin}: input '{name}' has no shape: give it with --shape {name}=1,3,224,224 (for example)"
+                f"{clean.origin}: input '{name}' has no shape: give it with --shape {name}=1,3,224,224 "
+                "(for example)"
             )
         shapes[name] = tuple(dim if isinstance(dim, int) else 1 for dim in tensor.shape)
         if any(isinstance(dim, str) for dim in tensor.shape[1:]):

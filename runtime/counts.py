@@ -128,7 +128,8 @@ def count(program: Program, shapes: Mapping[str, Sequence[int]] | None = None) -
     missing = [step for step in program.steps if step.bank is not None and step.inputs[0] not in found]
     if missing:
         raise DataError(
-            f"the shape of '{missing[0].inputs[0]}' can't be found for inputs {inputs}: does the model run on them?"
+            f"the shape of '{missing[0].inputs[0]}' can't be found for inputs {inputs}: does the model "
+            "run on them?"
         )
     return Counts(
         tuple(_count_step(program, step, found) for step in program.steps),
@@ -197,10 +198,13 @@ def operations_of(node: Any, shapes: Mapping[str, Shape]) -> int:
         return 0
     first = shapes.get(node.input[0], ()) if node.input else ()
     if kind in ("MatMul", "Gemm", "FusedMatMul"):
-        return 2 * elements * (first[-1] if first else 1)
+        turned = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+        return 2 * elements * (first[-2 if turned else -1] if first else 1)
+    if kind == "Einsum":
+        return _einsum_operations(node, shapes, elements)
     if kind in ("Conv", "ConvTranspose"):
         filters = shapes.get(node.input[1], ())
-        return 2 * elements * math.prod(filters[1:])
+        return 2 * (elements if kind == "Conv" else math.prod(first)) * math.prod(filters[1:])
     if kind in ("MaxPool", "AveragePool", "LpPool"):
         kernel = next(
             (attribute.ints for attribute in node.attribute if attribute.name == "kernel_shape"), [1]
@@ -209,3 +213,13 @@ def operations_of(node: Any, shapes: Mapping[str, Shape]) -> int:
     if kind.startswith(("Reduce", "Global", "ArgM", "TopK", "CumSum")):
         return math.prod(first)
     return elements * PER_ELEMENT.get(kind, 1)
+
+
+def _einsum_operations(node: Any, shapes: Mapping[str, Shape], elements: int) -> int:
+    """A multiply-add for each combination of the indices; of its output only, where an ellipsis hides some."""
+    equation = next(attribute.s.decode() for attribute in node.attribute if attribute.name == "equation")
+    terms = equation.replace(" ", "").split("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    for term, name in zip(terms, node.input, strict=False):
+        sizes.update(zip(term, shapes.get(name, ()), strict=False))
+    return 2 * (elements if "." in equation else math.prod(sizes.values()))

@@ -60,7 +60,8 @@ def _check_tensors(program: Program, origin: str) -> None:
         missing = [tensor for tensor in step.inputs if tensor not in known]
         if missing or (len(step.outputs) == 0 and step.bank is not None):
             raise ProgramError(
-                f"{origin}: step '{step.name}' uses '{missing[0] if missing else ''}', which no step before it makes"
+                f"{origin}: step '{step.name}' uses '{missing[0] if missing else ''}', which no step "
+                "before it makes"
             )
         known.update(step.outputs)
     for info in program.outputs:

@@ -69,7 +69,7 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 def _program_document(program: Program, members: dict[str, bytes]) -> dict[str, Any]:
-    document = {
+    return {
         "format": FORMAT,
         "schema": SCHEMA,
         "name": program.name,
@@ -92,7 +92,6 @@ def _program_document(program: Program, members: dict[str, bytes]) -> dict[str, 
         "digital": dict(program.digital),
         "options": dict(program.options),
     }
-    return document
 
 
 def _bank_document(index: int, bank: Bank, members: dict[str, bytes]) -> dict[str, Any]:
@@ -227,7 +226,8 @@ class _Reader:
                 or any(part in ("", ".", "..") for part in parts)
             ):
                 raise ProgramError(
-                    f"{self.origin}: member '{info.filename}' has a name that leads outside: the file is hostile"
+                    f"{self.origin}: member '{info.filename}' has a name that leads outside: the file "
+                    "is hostile"
                 )
             if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
                 raise ProgramError(

@@ -170,7 +170,8 @@ class Session:
                 values[step.outputs[0]] = self._read(x, self._banks[step.bank], step.read)
             except (ValueError, IndexError, TypeError) as error:  # open dimensions that do not fit the model
                 raise DataError(
-                    f"step '{step.name}': can't read '{step.bank}' for an input of shape {list(np.shape(x))}: {error}"
+                    f"step '{step.name}': can't read '{step.bank}' for an input of shape "
+                    f"{list(np.shape(x))}: {error}"
                 ) from error
             return
         feeds = {name: values[name] for name in step.inputs}
@@ -235,7 +236,8 @@ def check_input(info: TensorInfo, feed: Mapping[str, Any]) -> Array:
     expected = onnx.helper.tensor_dtype_to_np_dtype(info.dtype)
     if array.dtype != expected:
         raise DataError(
-            f"input '{info.name}' is {array.dtype}, the model takes {expected}: convert it with .astype('{expected}')"
+            f"input '{info.name}' is {array.dtype}, the model takes {expected}: convert it with "
+            f".astype('{expected}')"
         )
     if info.shape is None:
         return array

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,11 @@ def weights(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Array:
 
 def value_info(name: str, value: Value) -> onnx.ValueInfoProto:
     """`value` is a shape (float32), or (shape, element type); a shape of None is an unknown one."""
-    is_pair = isinstance(value, tuple) and len(value) == 2 and (value[0] is None or isinstance(value[0], list | tuple))
+    is_pair = (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and (value[0] is None or isinstance(value[0], list | tuple))
+    )
     shape, dtype = value if is_pair else (value, TensorProto.FLOAT)  # type: ignore[misc]
     return helper.make_tensor_value_info(name, dtype, None if shape is None else list(shape))
 
@@ -84,9 +89,9 @@ def body(
 def mlp(
     sizes: Sequence[int], *, bias: bool = True, activation: str = "Sigmoid", seed: int = 0
 ) -> onnx.ModelProto:
-    """A dense network of Gemm (with a bias) or MatMul layers `dense0, dense1, ...`: [N, sizes[0]] -> [N, sizes[-1]]."""
+    """Dense layers `dense0, dense1, ...`, Gemm with a bias or MatMul: [N, sizes[0]] -> [N, sizes[-1]]."""
     nodes, constants, tensor = [], {}, "x"
-    for index, (rows, cols) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (rows, cols) in enumerate(itertools.pairwise(sizes)):
         last = index == len(sizes) - 2
         out = "y" if last else f"a{index}"
         constants[f"w{index}"] = weights(rows, cols, seed=seed + index)
@@ -110,7 +115,7 @@ def conv(
     seed: int = 0,
     **attributes: Any,
 ) -> onnx.ModelProto:
-    """One Conv `conv`: filters `[outputs, inputs / group, kernel...]` on maps of `size`; shape of the output left open."""
+    """One Conv `conv`: filters `[outputs, inputs / group, kernel...]` on maps of `size`; its output is open."""
     channels = filters[1] * attributes.get("group", 1)
     constants = {"w": weights(*filters, seed=seed)}
     if bias:
@@ -148,14 +153,17 @@ SHARINGS = ("exclusive", "diagonal", "stacked")
 
 
 def feeds(proto: onnx.ModelProto, seed: int = 0, batch: int = 3, **sizes: int) -> dict[str, Array]:
-    """Inputs of a model: normal numbers, integers 0 to 2, booleans; an open dimension is `sizes[its name]` or `batch`."""
+    """Inputs of a model: normal numbers, or integers 0 to 2; an open dimension is `sizes[name]` or `batch`."""
     constants = {tensor.name for tensor in proto.graph.initializer}
     arrays = {}
     for index, value in enumerate(proto.graph.input):
         if value.name in constants:
             continue
         tensor = value.type.tensor_type
-        shape = [d.dim_value if d.HasField("dim_value") else sizes.get(d.dim_param, batch) for d in tensor.shape.dim]
+        shape = [
+            d.dim_value if d.HasField("dim_value") else sizes.get(d.dim_param, batch)
+            for d in tensor.shape.dim
+        ]
         dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
         drawn = rng(seed + index).standard_normal(shape)
         arrays[value.name] = (drawn if dtype.kind == "f" else np.abs(drawn) % 3).astype(dtype)

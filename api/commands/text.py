@@ -62,10 +62,14 @@ def summary(report: Facts) -> str:
     used = report["utilization"]
     return "\n".join(
         [
-            f"{report['model']} on {report['chip']}: {len(report['matrices']):,} matrices, {report['weights']:,} weights, "
-            f"{report['blocks']:,} blocks in {report['tiles']:,} tiles of {report['chips']:,} chip{'s' * (report['chips'] != 1)}",
-            f"  cells    {share(used['cells'])} of the used tiles, {used['cells'][0] / used['chip_cells'][1]:.1%} of the chips",
-            f"  latency  {quantity(report['latency_s'], 's')} a sample, one every {quantity(report['interval_s'], 's')} in a full pipeline",
+            f"{report['model']} on {report['chip']}: {len(report['matrices']):,} matrices, "
+            f"{report['weights']:,} weights, "
+            f"{report['blocks']:,} blocks in {report['tiles']:,} tiles of {report['chips']:,} "
+            f"chip{'s' * (report['chips'] != 1)}",
+            f"  cells    {share(used['cells'])} of the used tiles, "
+            f"{used['cells'][0] / used['chip_cells'][1]:.1%} of the chips",
+            f"  latency  {quantity(report['latency_s'], 's')} a sample, one every "
+            f"{quantity(report['interval_s'], 's')} in a full pipeline",
             f"  energy   {quantity(report['energy_j']['total'], 'J')} a sample",
             f"  area     {report['area_mm2']['total']:.3g} mm2",
             f"  digital  {len(report['digital']):,} operations",
@@ -113,10 +117,14 @@ def report(facts: Facts) -> str:
     return "\n\n".join(
         [
             summary(facts),
-            f"  tiles {share(used['tiles'])}   chips {share(used['chips'])}   cells of the chips {share(used['chip_cells'])}\n"
-            f"  cycles {cycles['latency']:,} a sample, {cycles['interval']:,} between samples; the pipeline waits for {facts['bottleneck']}\n"
-            f"  traffic {traffic['total']:,.0f} bytes a sample: activations {traffic['activations']:,.0f}, partial sums "
-            f"{traffic['partial_sums']:,.0f}; over chip links {traffic['chip_to_chip']:,.0f}; fullest link {traffic['fullest_link']:,.0f}",
+            f"  tiles {share(used['tiles'])}   chips {share(used['chips'])}   cells of the chips "
+            f"{share(used['chip_cells'])}\n"
+            f"  cycles {cycles['latency']:,} a sample, {cycles['interval']:,} between samples; the "
+            f"pipeline waits for {facts['bottleneck']}\n"
+            f"  traffic {traffic['total']:,.0f} bytes a sample: activations "
+            f"{traffic['activations']:,.0f}, partial sums "
+            f"{traffic['partial_sums']:,.0f}; over chip links {traffic['chip_to_chip']:,.0f}; fullest "
+            f"link {traffic['fullest_link']:,.0f}",
             "Matrices\n"
             + table(
                 ["name", "rows x cols", "weights", "bias", "blocks", "tiles", "phases", "folded in"], matrices
@@ -135,7 +143,8 @@ def comparison(facts: Facts) -> str:
     seeds = len(facts["seeds"])
     columns = ["output", "largest error", "mean error", "largest value", "relative"]
     parts = [
-        f"{facts['model']} on {facts['chip']}: {facts['samples']:,} {'random ' * (facts['data'] == 'random')}samples against onnxruntime",
+        f"{facts['model']} on {facts['chip']}: {facts['samples']:,} "
+        f"{'random ' * (facts['data'] == 'random')}samples against onnxruntime",
         "ideal\n" + table(columns, [_error_row(error) for error in facts["ideal"]]),
     ]
     if seeds:
@@ -293,7 +302,10 @@ def where(program: Program, layer: str) -> dict[str, Any]:
 def where_table(facts: Facts) -> str:
     """Where a layer went, for a person."""
     if not facts["blocks"]:
-        return f"{facts['layer']} stays digital, in step {facts['step']} on the digital unit of chip {facts['unit']}: {facts['digital']}"
+        return (
+            f"{facts['layer']} stays digital, in step {facts['step']} on the digital unit of chip "
+            f"{facts['unit']}: {facts['digital']}"
+        )
     rows = [
         [
             f"{b['row0']}..{b['row0'] + b['rows'] - b['bias'] - 1}" + (" + bias" if b["bias"] else ""),
@@ -306,7 +318,10 @@ def where_table(facts: Facts) -> str:
         ]
         for b in facts["blocks"]
     ]
-    title = f"{facts['layer']}: matrix {facts['rows']:,} x {facts['cols']:,} from '{facts['initializer']}', {len(rows):,} blocks"
+    title = (
+        f"{facts['layer']}: matrix {facts['rows']:,} x {facts['cols']:,} from "
+        f"'{facts['initializer']}', {len(rows):,} blocks"
+    )
     return (
         title
         + "\n"

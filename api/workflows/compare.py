@@ -215,7 +215,8 @@ def _inputs(program: Program, data: Any, samples: int, seed: int) -> tuple[dict[
     if not isinstance(inputs, Mapping):
         if len(program.inputs) != 1:
             raise DataError(
-                f"the model has inputs {', '.join(i.name for i in program.inputs)}: give a dict of arrays by input name"
+                f"the model has inputs {', '.join(i.name for i in program.inputs)}: give a dict of "
+                "arrays by input name"
             )
         inputs = {program.inputs[0].name: inputs}
     missing = [info.name for info in program.inputs if info.name not in inputs]

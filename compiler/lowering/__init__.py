@@ -96,7 +96,8 @@ def lower(
         lowered[op.name] = replace(op, matrix=matrix, read=read, inputs=(source,))
     if not lowered:
         raise ModelError(
-            f"{origin}: has no constant matrix (Gemm, MatMul or Conv with constant weights): nothing for the tiles"
+            f"{origin}: has no constant matrix (Gemm, MatMul or Conv with constant weights): nothing "
+            "for the tiles"
         )
     ops = fold_followers([lowered.get(op.name, op) for op in ops], graph, uses)
     return replace_ops(graph, _share(ops))
@@ -129,7 +130,8 @@ def _refuse_unmapped(op: Op, graph: nx.MultiDiGraph, origin: str) -> None:
             if shape is not None and sum(size > 1 for size in shape) >= 2:
                 inside = f" inside {op.label}" if inner is not op else ""
                 raise ModelError(
-                    f"{origin}: {inner.label}{inside}: its constant weights '{name}' {list(shape)} can't be put on tiles: mapped are "
+                    f"{origin}: {inner.label}{inside}: its constant weights '{name}' {list(shape)} "
+                    "can't be put on tiles: mapped are "
                     "Gemm, MatMul with a constant matrix of two dimensions, and Conv (1-D and 2-D)"
                 )
 
@@ -158,7 +160,8 @@ def _check_finite(matrix: Matrix, op: Op, origin: str) -> None:
         if array is not None and not np.isfinite(array).all():
             count = int(np.size(array) - np.isfinite(array).sum())
             raise ModelError(
-                f"{origin}: {op.label}: {count} of the {np.size(array)} {what} in '{matrix.initializer}' are NaN or infinite: "
+                f"{origin}: {op.label}: {count} of the {np.size(array)} {what} in "
+                f"'{matrix.initializer}' are NaN or infinite: "
                 "cells hold finite weights only"
             )
 

@@ -29,8 +29,8 @@ def lower_conv(op: Op, graph: nx.MultiDiGraph) -> tuple[Matrix, Read, str] | Non
         bias = addend.reshape(-1).astype(np.float32)
     groups = int(op.attributes.get("group", 1))
     outputs = filters.shape[0]
-    weights = filters.reshape(groups, outputs // groups, -1).transpose(0, 2, 1)
-    weights = np.ascontiguousarray(weights if groups > 1 else weights[0], dtype=np.float32)
+    by_group = filters.reshape(groups, outputs // groups, -1).transpose(0, 2, 1)
+    weights = np.ascontiguousarray(by_group if groups > 1 else by_group[0], dtype=np.float32)
     matrix = Matrix(op.name, weights, bias, op.inputs[1], (op.inputs[1],), "filters as columns", groups)
     auto_pad = op.attributes.get("auto_pad", b"NOTSET").decode()
     window = _window(op, filters.shape[2:], auto_pad)

@@ -1,10 +1,13 @@
-"""The mesh: XY routes connect, links carry what passes them, and the board is as small a square as holds the chips."""
+"""The mesh: XY routes connect, links carry what passes, the board is the smallest square that holds the chips."""
+
+import itertools
 
 import builders
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pcmc.accel.mesh import board_side, chip_links, crossings, link_loads, positions, xy_path
 
 layouts = st.builds(lambda x, y: builders.chip(mesh=(x, y)).chip, st.integers(1, 4), st.integers(1, 4))
@@ -17,7 +20,10 @@ def board(chips, layout):
     return side * layout.mesh_x, -(-chips // side) * layout.mesh_y
 
 
-@pytest.mark.parametrize(("chips", "side"), [(0, 1), (1, 1), (2, 2), (4, 2), (5, 3), (9, 3), (10, 4), (1_000_000, 1000), (1_000_001, 1001)])
+@pytest.mark.parametrize(
+    ("chips", "side"),
+    [(0, 1), (1, 1), (2, 2), (4, 2), (5, 3), (9, 3), (10, 4), (1_000_000, 1000), (1_000_001, 1001)],
+)
 def test_the_board_is_the_smallest_square_that_holds_the_chips(chips, side):
     assert board_side(chips) == side
 
@@ -31,7 +37,10 @@ def test_every_tile_has_a_place_of_its_own_on_the_board(chips, layout):
     assert len(np.unique(where, axis=0)) == len(where)
     assert where.min() >= 0
     assert np.all(where < [width, height])
-    np.testing.assert_array_equal(where // [layout.mesh_x, layout.mesh_y], np.stack([chip % board_side(chips), chip // board_side(chips)], 1))
+    np.testing.assert_array_equal(
+        where // [layout.mesh_x, layout.mesh_y],
+        np.stack([chip % board_side(chips), chip // board_side(chips)], 1),
+    )
 
 
 def test_tiles_are_counted_row_by_row():
@@ -45,7 +54,7 @@ def test_a_route_connects_its_ends_with_neighbours_and_no_detour(start, end):
     path = xy_path(start, end)
     assert (path[0], path[-1]) == (start, end)
     assert len(path) == 1 + abs(end[0] - start[0]) + abs(end[1] - start[1])
-    assert all(abs(ax - bx) + abs(ay - by) == 1 for (ax, ay), (bx, by) in zip(path, path[1:], strict=False))
+    assert all(abs(ax - bx) + abs(ay - by) == 1 for (ax, ay), (bx, by) in itertools.pairwise(path))
 
 
 @given(points, points)
@@ -56,11 +65,15 @@ def test_a_route_goes_along_x_first(start, end):
 
 def walked(start, end, amount, width, height):
     """Loads of all links, stream by stream and hop by hop."""
-    loads = {"east": np.zeros((height, width - 1)), "west": np.zeros((height, width - 1)),
-             "south": np.zeros((height - 1, width)), "north": np.zeros((height - 1, width))}  # fmt: skip
+    loads = {
+        "east": np.zeros((height, width - 1)),
+        "west": np.zeros((height, width - 1)),
+        "south": np.zeros((height - 1, width)),
+        "north": np.zeros((height - 1, width)),
+    }
     for a, b, load in zip(start.tolist(), end.tolist(), amount, strict=True):
         path = xy_path(tuple(a), tuple(b))
-        for (x0, y0), (x1, y1) in zip(path, path[1:], strict=False):
+        for (x0, y0), (x1, y1) in itertools.pairwise(path):
             if x0 != x1:
                 loads["east" if x1 > x0 else "west"][y0, min(x0, x1)] += load
             else:

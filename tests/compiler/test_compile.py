@@ -57,13 +57,19 @@ class Net:
 
     def constant(self, *shape, scale=False):
         """A constant of this shape: one that is there already, where chance wills it, or a new one."""
-        same = [key for key, array in self.constants.items() if array.shape == shape and (array.min() > 0) == scale]
+        same = [
+            key
+            for key, array in self.constants.items()
+            if array.shape == shape and (array.min() > 0) == scale
+        ]
         if same and self.draw(False, False, True):
             return self.draw(*same)
         name = self.name("c")
         seed = self.count
         self.constants[name] = (
-            builders.rng(seed).uniform(0.5, 1.5, shape).astype(np.float32) if scale else weights(*shape, seed=seed)
+            builders.rng(seed).uniform(0.5, 1.5, shape).astype(np.float32)
+            if scale
+            else weights(*shape, seed=seed)
         )
         return name
 
@@ -89,7 +95,12 @@ class Net:
 
     def normalization(self, source, shape):
         c = shape[0]
-        constants = [self.constant(c, scale=True), self.constant(c), self.constant(c), self.constant(c, scale=True)]
+        constants = [
+            self.constant(c, scale=True),
+            self.constant(c),
+            self.constant(c),
+            self.constant(c, scale=True),
+        ]
         self.add("BatchNormalization", [source, *constants], shape)
 
     def affine(self, source, shape):
@@ -127,11 +138,18 @@ class Net:
         stride = [self.draw(1, 1, 2), self.draw(1, 2)]
         mode = self.draw("pads", "pads", "VALID", "SAME_UPPER", "SAME_LOWER")
         if mode.startswith("SAME"):
-            return {"auto_pad": mode, "strides": stride}, tuple(-(-n // s) for n, s in zip(size, stride, strict=True))
+            return {"auto_pad": mode, "strides": stride}, tuple(
+                -(-n // s) for n, s in zip(size, stride, strict=True)
+            )
         dilation = [self.draw(1, 2), 1] if mode == "pads" else [1, 1]
-        pads = [self.draw(0, 1), self.draw(0, 1), self.draw(0, 1, 2), self.draw(0, 1)] if mode == "pads" else [0] * 4
+        pads = (
+            [self.draw(0, 1), self.draw(0, 1), self.draw(0, 1, 2), self.draw(0, 1)]
+            if mode == "pads"
+            else [0] * 4
+        )
         out = tuple(
-            (size[i] + pads[i] + pads[i + 2] - (kernel[i] - 1) * dilation[i] - 1) // stride[i] + 1 for i in (0, 1)
+            (size[i] + pads[i] + pads[i + 2] - (kernel[i] - 1) * dilation[i] - 1) // stride[i] + 1
+            for i in (0, 1)
         )
         if mode == "VALID":
             return {"auto_pad": mode, "strides": stride}, out
@@ -140,7 +158,13 @@ class Net:
     def pool(self, source, shape):
         if min(shape[1:]) >= 2:
             size = tuple(n // 2 for n in shape[1:])
-            self.add(self.draw("MaxPool", "AveragePool"), [source], (shape[0], *size), kernel_shape=[2, 2], strides=[2, 2])
+            self.add(
+                self.draw("MaxPool", "AveragePool"),
+                [source],
+                (shape[0], *size),
+                kernel_shape=[2, 2],
+                strides=[2, 2],
+            )
 
     def flatten(self, source, shape):
         if self.draw(True, False):
@@ -174,19 +198,30 @@ def random_net(data, layers=8):
             (net.convolution if len(inputs[name]) == 3 else net.dense)(name, inputs[name])
     ir_version = net.draw(3, 4, 8)
     made = [name for name in net.tensors if name not in inputs]
-    outputs = {made[-1]: None, **{name: None for name in made if net.draw(False, False, False, True)}} if made else {}
+    outputs = (
+        {made[-1]: None, **{name: None for name in made if net.draw(False, False, False, True)}}
+        if made
+        else {}
+    )
     return builders.model(
-        net.nodes, {name: ["N", *shape] for name, shape in inputs.items()},
-        {name: ["N", *net.tensors[name]] for name in outputs}, net.constants,
-        opset=opset, ir_version=ir_version, constants_are_inputs=ir_version == 3,
-    )  # fmt: skip
+        net.nodes,
+        {name: ["N", *shape] for name, shape in inputs.items()},
+        {name: ["N", *net.tensors[name]] for name in outputs},
+        net.constants,
+        opset=opset,
+        ir_version=ir_version,
+        constants_are_inputs=ir_version == 3,
+    )
 
 
 def random_chip(data):
     return builders.chip(
-        data.draw(st.integers(2, 40)), data.draw(st.integers(1, 20)), bias_row=data.draw(st.booleans()),
-        sharing=data.draw(st.sampled_from(builders.SHARINGS)), mesh=(data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))),
-    )  # fmt: skip
+        data.draw(st.integers(2, 40)),
+        data.draw(st.integers(1, 20)),
+        bias_row=data.draw(st.booleans()),
+        sharing=data.draw(st.sampled_from(builders.SHARINGS)),
+        mesh=(data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))),
+    )
 
 
 def needed_matrices(proto):
@@ -217,7 +252,9 @@ def test_some_random_networks_equal_onnxruntime(data):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(st.data())
 def test_random_networks_equal_onnxruntime(data):
     check_random_net(data)
@@ -240,10 +277,16 @@ def small_net():
         node("MatMul", ["d", "w3"], ["y"], name="again"),
     ]
     constants = {
-        "w1": weights(4, 2, 3, 3), "b1": weights(4), "gamma": np.ones(4, np.float32), "beta": weights(4, seed=1),
-        "mean": weights(4, seed=2), "var": np.ones(4, np.float32), "w2": weights(4, 2, 3, 3, seed=3),
-        "w3": weights(4, 4, seed=4), "b3": weights(4, seed=5),
-    }  # fmt: skip
+        "w1": weights(4, 2, 3, 3),
+        "b1": weights(4),
+        "gamma": np.ones(4, np.float32),
+        "beta": weights(4, seed=1),
+        "mean": weights(4, seed=2),
+        "var": np.ones(4, np.float32),
+        "w2": weights(4, 2, 3, 3, seed=3),
+        "w3": weights(4, 4, seed=4),
+        "b3": weights(4, seed=5),
+    }
     return builders.model(nodes, {"x": ["N", 2, 6, 5]}, {"y": ["N", 4]}, constants)
 
 
@@ -331,8 +374,16 @@ def test_compiling_leaves_the_model_alone_and_keeps_it():
 def test_payloads_are_frozen():
     program = builders.compiled_like_onnxruntime(small_net(), SPEC)
     bank, step = program.banks["conv1"], program.steps[0]
-    payloads = [(program, "chips"), (bank, "rows"), (step, "unit"), (bank.foldings[0], "node"), (SPEC.tile, "rows"),
-                (program.inputs[0], "shape"), (step.read, "kind"), (step.read.window, "kernel")]  # fmt: skip
+    payloads = [
+        (program, "chips"),
+        (bank, "rows"),
+        (step, "unit"),
+        (bank.foldings[0], "node"),
+        (SPEC.tile, "rows"),
+        (program.inputs[0], "shape"),
+        (step.read, "kind"),
+        (step.read.window, "kernel"),
+    ]
     for payload, field in payloads:
         with pytest.raises(AttributeError):
             setattr(payload, field, getattr(payload, field))
@@ -353,7 +404,9 @@ def test_lowered_payloads_are_frozen():
 def test_the_small_net_computes_what_onnxruntime_does_on_every_chip():
     for sharing in builders.SHARINGS:
         for bias_row in (True, False):
-            builders.compiled_like_onnxruntime(small_net(), builders.chip(12, 3, sharing=sharing, bias_row=bias_row))
+            builders.compiled_like_onnxruntime(
+                small_net(), builders.chip(12, 3, sharing=sharing, bias_row=bias_row)
+            )
 
 
 def test_one_changed_cell_changes_the_output():

@@ -7,6 +7,7 @@ import networkx as nx
 import pytest
 from builders import node, weights
 from onnx import TensorProto
+
 from pcmc.compiler.frontend import load
 from pcmc.compiler.graph import (
     Op,
@@ -24,7 +25,9 @@ from pcmc.compiler.lowering import lower
 
 
 def op(name, inputs, outputs):
-    return Op(name, "Add", "", tuple(inputs), tuple(outputs), node("Add", list(inputs), list(outputs), name=name))
+    return Op(
+        name, "Add", "", tuple(inputs), tuple(outputs), node("Add", list(inputs), list(outputs), name=name)
+    )
 
 
 def graph_of(*ops, inputs=("x",), outputs=("y",), constants=None):
@@ -38,7 +41,13 @@ DIAMOND = (op("a", ["x"], ["p"]), op("b", ["p"], ["q"]), op("c", ["p", "q", "p"]
 def test_an_edge_is_a_tensor_with_its_shape():
     graph = graph_of(*DIAMOND)
     edges = {(start, end, data["tensor"].name) for start, end, data in graph.edges(data=True)}
-    assert edges == {("input:x", "a", "x"), ("a", "b", "p"), ("a", "c", "p"), ("b", "c", "q"), ("c", "output:y", "y")}
+    assert edges == {
+        ("input:x", "a", "x"),
+        ("a", "b", "p"),
+        ("a", "c", "p"),
+        ("b", "c", "q"),
+        ("c", "output:y", "y"),
+    }
     assert graph.edges["input:x", "a", 0]["tensor"].shape == ("N", 4)
     assert isinstance(graph, nx.MultiDiGraph)
 
@@ -88,14 +97,19 @@ def test_the_check_finds_a_broken_graph(ops, message):
 def nested():
     """A matrix, then an If that looks at its result from inside of its branches."""
     branch = node(
-        "If", ["flag"], ["y"], name="if",
+        "If",
+        ["flag"],
+        ["y"],
+        name="if",
         then_branch=builders.body([node("Neg", ["h"], ["t"], name="minus")], {"t": ["N", 4]}, name="then"),
         else_branch=builders.body([node("Abs", ["h"], ["e"], name="plus")], {"e": ["N", 4]}, name="else"),
-    )  # fmt: skip
+    )
     return builders.model(
         [node("MatMul", ["x", "w"], ["h"], name="product"), branch],
-        {"x": ["N", 4], "flag": ([], TensorProto.BOOL)}, {"y": ["N", 4]}, {"w": weights(4, 4)},
-    )  # fmt: skip
+        {"x": ["N", 4], "flag": ([], TensorProto.BOOL)},
+        {"y": ["N", 4]},
+        {"w": weights(4, 4)},
+    )
 
 
 def lowered(proto):
@@ -113,14 +127,21 @@ def test_walk_goes_down_into_bodies_and_their_outer_tensors_are_edges():
 def test_a_graph_as_plain_data_holds_operations_matrices_and_bodies():
     data = json.loads(json.dumps(opgraph_as_dict(lowered(nested()))))
     product, branch = data["operations"]
-    assert product["matrix"] | {"name": "product", "rows": 4, "cols": 4, "initializer": "w"} == product["matrix"]
+    assert (
+        product["matrix"] | {"name": "product", "rows": 4, "cols": 4, "initializer": "w"} == product["matrix"]
+    )
     assert set(branch["bodies"]) == {"then_branch", "else_branch"}
     assert branch["bodies"]["then_branch"]["operations"][0]["name"] == "minus"
     assert data["inputs"][0] == {"name": "x", "shape": ["N", 4], "dtype": 1}
 
 
 def test_a_graph_for_graphviz_quotes_names():
-    proto = builders.model([node("MatMul", ["x", "w"], ["y"], name='say "hi" \\ bye')], {"x": ["N", 4]}, {"y": ["N", 4]}, {"w": weights(4, 4)})
+    proto = builders.model(
+        [node("MatMul", ["x", "w"], ["y"], name='say "hi" \\ bye')],
+        {"x": ["N", 4]},
+        {"y": ["N", 4]},
+        {"w": weights(4, 4)},
+    )
     text = opgraph_as_dot(lowered(proto))
     assert '"say \\"hi\\" \\\\ bye"' in text
     assert text.count("{") == text.count("}")
@@ -129,4 +150,7 @@ def test_a_graph_for_graphviz_quotes_names():
 
 def test_labels_quote_name_and_operator():
     assert op("a", ["x"], ["y"]).label == "node 'a' (Add)"
-    assert Op("b", "Gelu", "com.microsoft", (), (), node("Gelu", [], [])).label == "node 'b' (com.microsoft:Gelu)"
+    assert (
+        Op("b", "Gelu", "com.microsoft", (), (), node("Gelu", [], [])).label
+        == "node 'b' (com.microsoft:Gelu)"
+    )

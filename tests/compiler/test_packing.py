@@ -1,4 +1,4 @@
-"""Blocks are put into tiles without overlap, as the chip's sharing allows, and read in turns where they clash."""
+"""Blocks go into tiles without overlap, as the chip's sharing allows, and take turns where they clash."""
 
 import builders
 import numpy as np
@@ -14,7 +14,9 @@ from pcmc.compiler.partition import partition
 def matrix(rows, cols, *, bias=False, groups=1):
     shape = (groups, rows, cols) if groups > 1 else (rows, cols)
     zeros = np.broadcast_to(np.zeros((), np.float32), shape)
-    return Matrix("m", zeros, np.zeros(cols * groups, np.float32) if bias else None, "m", ("m",), "as it is", groups)
+    return Matrix(
+        "m", zeros, np.zeros(cols * groups, np.float32) if bias else None, "m", ("m",), "as it is", groups
+    )
 
 
 def packed(matrices, tile):
@@ -22,13 +24,23 @@ def packed(matrices, tile):
 
 
 networks = st.lists(
-    st.builds(matrix, st.integers(1, 50), st.integers(1, 40), bias=st.booleans(), groups=st.sampled_from((1, 1, 1, 2, 5))),
-    min_size=1, max_size=6,
-)  # fmt: skip
+    st.builds(
+        matrix,
+        st.integers(1, 50),
+        st.integers(1, 40),
+        bias=st.booleans(),
+        groups=st.sampled_from((1, 1, 1, 2, 5)),
+    ),
+    min_size=1,
+    max_size=6,
+)
 tiles = st.builds(
     lambda rows, cols, bias_row, sharing: builders.chip(rows, cols, bias_row=bias_row, sharing=sharing).tile,
-    st.integers(2, 30), st.integers(1, 30), st.booleans(), st.sampled_from(builders.SHARINGS),
-)  # fmt: skip
+    st.integers(2, 30),
+    st.integers(1, 30),
+    st.booleans(),
+    st.sampled_from(builders.SHARINGS),
+)
 
 
 def pictures(tables, tile):
@@ -92,8 +104,12 @@ def test_sharing_is_obeyed_and_clashing_blocks_of_a_bank_take_turns(matrices, ti
     if tile.sharing == "diagonal":
         assert not any(clash(a, b) for i, a in enumerate(blocks) for b in blocks[:i])
     for table in tables:
-        assert not any(clash(a, b) and a["phase"] == b["phase"] for i, a in enumerate(table) for b in table[:i])
-        assert set(table["phase"].tolist()) == set(range(int(table["phase"].max()) + 1)), "no turn is left out"
+        assert not any(
+            clash(a, b) and a["phase"] == b["phase"] for i, a in enumerate(table) for b in table[:i]
+        )
+        assert set(table["phase"].tolist()) == set(range(int(table["phase"].max()) + 1)), (
+            "no turn is left out"
+        )
         if tile.sharing != "stacked":
             assert not table["phase"].any()
 
@@ -109,9 +125,11 @@ def test_freer_sharing_never_takes_more_tiles(matrices):
     assert used["diagonal"] <= used["exclusive"]
 
 
-@pytest.mark.parametrize(("sharing", "tiles", "phases"), [("exclusive", 12, 1), ("diagonal", 3, 1), ("stacked", 1, 3)])
+@pytest.mark.parametrize(
+    ("sharing", "tiles", "phases"), [("exclusive", 12, 1), ("diagonal", 3, 1), ("stacked", 1, 3)]
+)
 def test_groups_lie_along_a_diagonal_so_that_one_read_serves_them(sharing, tiles, phases):
-    """Blocks of 10 x 1 on tiles of 40 x 40: four along a diagonal; three such diagonals take turns where they may share."""
+    """Blocks of 10 x 1 on tiles of 40 x 40: four along a diagonal; three diagonals in one tile take turns."""
     (table,) = packed([matrix(9, 1, bias=True, groups=12)], builders.chip(40, 40, sharing=sharing).tile)
     assert len(np.unique(table["tile"])) == tiles
     assert len(np.unique(table["phase"])) == phases
@@ -134,7 +152,9 @@ def test_the_largest_network_of_the_2018_paper_fills_one_chip():
 
 
 def test_the_same_network_with_a_tile_each_takes_more_tiles():
-    program = builders.compiled_like_onnxruntime(builders.mlp([528, 250, 125, 10]), builders.chip(sharing="exclusive"))
+    program = builders.compiled_like_onnxruntime(
+        builders.mlp([528, 250, 125, 10]), builders.chip(sharing="exclusive")
+    )
     assert program.tiles == 2 * 3 + 2 + 1
 
 
@@ -149,11 +169,17 @@ def test_the_check_finds_a_block_that_sticks_out():
 @pytest.mark.parametrize(
     ("sharing", "second", "broken"),
     [
-        ("exclusive", (4, 4), True), ("diagonal", (4, 4), False), ("diagonal", (4, 0), True), ("diagonal", (0, 4), True),
-        ("diagonal", (2, 2), True), ("stacked", (4, 0), False), ("stacked", (0, 4), False), ("stacked", (2, 2), True),
+        ("exclusive", (4, 4), True),
+        ("diagonal", (4, 4), False),
+        ("diagonal", (4, 0), True),
+        ("diagonal", (0, 4), True),
+        ("diagonal", (2, 2), True),
+        ("stacked", (4, 0), False),
+        ("stacked", (0, 4), False),
+        ("stacked", (2, 2), True),
         ("stacked", (0, 0), True),
     ],
-)  # fmt: skip
+)
 def test_the_check_knows_each_sharing(sharing, second, broken):
     tile = builders.chip(8, 8, sharing=sharing).tile
     tables = partition([matrix(4, 4), matrix(4, 4)], tile)

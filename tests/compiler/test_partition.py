@@ -18,16 +18,24 @@ def matrix(rows, cols, *, bias=False, groups=1, name="m"):
     """A matrix of zeros that takes no memory: `rows` x `cols` in each group."""
     shape = (groups, rows, cols) if groups > 1 else (rows, cols)
     zeros = np.broadcast_to(np.zeros((), np.float32), shape)
-    return Matrix(name, zeros, np.zeros(cols * groups, np.float32) if bias else None, name, (name,), "as it is", groups)
+    return Matrix(
+        name, zeros, np.zeros(cols * groups, np.float32) if bias else None, name, (name,), "as it is", groups
+    )
 
 
 matrices = st.builds(
-    matrix, st.integers(1, 60), st.integers(1, 40), bias=st.booleans(), groups=st.sampled_from((1, 1, 2, 3, 7))
+    matrix,
+    st.integers(1, 60),
+    st.integers(1, 40),
+    bias=st.booleans(),
+    groups=st.sampled_from((1, 1, 2, 3, 7)),
 )
 tiles = st.builds(
     lambda rows, cols, bias_row: builders.chip(rows, cols, bias_row=bias_row).tile,
-    st.integers(2, 30), st.integers(1, 30), st.booleans(),
-)  # fmt: skip
+    st.integers(2, 30),
+    st.integers(1, 30),
+    st.booleans(),
+)
 
 
 def covered(table, one):
@@ -46,7 +54,9 @@ def test_every_weight_and_bias_lies_in_exactly_one_block(one, tile):
     (table,) = partition([one], tile)
     check_partition(table, one, tile)
     weights, bias = covered(table, one)
-    inside = np.kron(np.eye(one.groups, dtype=int), np.ones((one.rows // one.groups, one.cols // one.groups), int))
+    inside = np.kron(
+        np.eye(one.groups, dtype=int), np.ones((one.rows // one.groups, one.cols // one.groups), int)
+    )
     np.testing.assert_array_equal(weights, inside)
     np.testing.assert_array_equal(bias, np.full(one.cols, int(one.bias is not None and tile.bias_row)))
 
@@ -79,7 +89,14 @@ def test_cells_follow_each_other_without_gaps(one, tile):
 
 @pytest.mark.parametrize(
     ("rows", "bias", "bias_row", "blocks"),
-    [(512, True, True, 1), (513, True, True, 2), (513, False, True, 1), (513, True, False, 1), (1026, False, False, 2), (2048, True, True, 4)],
+    [
+        (512, True, True, 1),
+        (513, True, True, 2),
+        (513, False, True, 1),
+        (513, True, False, 1),
+        (1026, False, False, 2),
+        (2048, True, True, 4),
+    ],
 )
 def test_the_bias_is_one_more_row_where_the_tile_has_a_bias_row(rows, bias, bias_row, blocks):
     (table,) = partition([matrix(rows, 100, bias=bias)], builders.chip(bias_row=bias_row).tile)
@@ -88,7 +105,8 @@ def test_the_bias_is_one_more_row_where_the_tile_has_a_bias_row(rows, bias, bias
 
 
 @pytest.mark.parametrize(
-    ("field", "change"), [("rows", 1), ("cols", 1), ("row0", 1), ("col0", 1), ("row0", -1), ("cols", -1), ("bias", 1)]
+    ("field", "change"),
+    [("rows", 1), ("cols", 1), ("row0", 1), ("col0", 1), ("row0", -1), ("cols", -1), ("bias", 1)],
 )
 def test_the_check_finds_a_block_that_is_out_of_place(field, change):
     one, tile = matrix(20, 12, bias=True), builders.chip(8, 5).tile
@@ -112,7 +130,7 @@ def test_the_check_finds_a_block_that_is_missing_or_there_twice():
 
 
 def network(name):
-    """Matrices of one of the networks that lie beside the real models: (matrix, windows) of each layer with weights."""
+    """Rows and columns of each layer with weights of a network that lies beside the real models."""
     path = real.models_folder().parent / "networks" / f"{name}.csv"
     if not path.is_file():
         pytest.skip(f"the folder beside the real models has no {name}.csv")
@@ -130,14 +148,22 @@ def network(name):
 @pytest.mark.parametrize(
     ("name", "small", "large", "with_bias"),
     [
-        ("squeezenet", 108, 44, 57), ("googlenet", 566, 212, 213), ("resnet18", 727, 201, 298),
-        ("resnet34", 1349, 371, 554), ("alexnet", 3814, 968, 1231), ("vgg16", 8454, 2121, 2769),
+        ("squeezenet", 108, 44, 57),
+        ("googlenet", 566, 212, 213),
+        ("resnet18", 727, 201, 298),
+        ("resnet34", 1349, 371, 554),
+        ("alexnet", 3814, 968, 1231),
+        ("vgg16", 8454, 2121, 2769),
     ],
-)  # fmt: skip
+)
 def test_blocks_of_known_networks_are_those_that_others_count(name, small, large, with_bias):
-    """Crossbars of PIMCOMP-NN's networks (commit 2ed10c88; its partition rule, grouped convolutions counted as dense)."""
+    """Crossbars of PIMCOMP-NN's networks (commit 2ed10c88), grouped convolutions counted as dense ones."""
     layers = network(name)
-    for rows, cols, bias, wanted in ((128, 128, False, small), (256, 256, False, large), (513, 100, True, with_bias)):
+    for rows, cols, bias, wanted in (
+        (128, 128, False, small),
+        (256, 256, False, large),
+        (513, 100, True, with_bias),
+    ):
         tile = builders.chip(rows, cols, bias_row=bias).tile
         tables = partition([matrix(*layer, bias=bias) for layer in layers], tile)
         assert sum(len(table) for table in tables) == wanted
@@ -146,5 +172,7 @@ def test_blocks_of_known_networks_are_those_that_others_count(name, small, large
 @pytest.mark.parametrize("name", ["inception_v3", "resnet50", "mobilenetv2", "shufflenet"])
 def test_blocks_of_further_networks(name):
     wanted = {"inception_v3": 1762, "resnet50": 1576, "mobilenetv2": 3006, "shufflenet": 1522}[name]
-    tables = partition([matrix(*layer) for layer in network(name)], builders.chip(128, 128, bias_row=False).tile)
+    tables = partition(
+        [matrix(*layer) for layer in network(name)], builders.chip(128, 128, bias_row=False).tile
+    )
     assert sum(len(table) for table in tables) == wanted

@@ -1,4 +1,4 @@
-"""Chips are filled one after the other, each tile gets a place of its own, and a board that is too small is refused."""
+"""Chips are filled in order, each tile gets a place of its own, and too small a board is refused."""
 
 import builders
 import numpy as np
@@ -61,7 +61,10 @@ def test_a_board_that_is_just_large_enough_is_taken():
 
 
 def test_a_board_that_is_too_small_is_refused_with_the_number_needed():
-    with pytest.raises(ChipError, match=r"needs 3 chips of nature2018 \(9 tiles, 4 on a chip\).*has 2: raise \[board\] max_chips"):
+    with pytest.raises(
+        ChipError,
+        match=r"needs 3 chips of nature2018 \(9 tiles, 4 on a chip\).*has 2: raise \[board\] max_chips",
+    ):
         place(tables_of(9), builders.chip(max_chips=2))
 
 

@@ -8,13 +8,16 @@ import pytest
 from builders import node, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pcmc.compiler.schedule import check_schedule
 
 
 def program_of(nodes, outputs=("y",), constants=("w",), inputs=("x",)):
     """All tensors are [N, 4]; constants are 4 x 4."""
     arrays = {name: weights(4, 4, seed=i) for i, name in enumerate(constants)}
-    proto = builders.model(nodes, {name: ["N", 4] for name in inputs}, {name: ["N", 4] for name in outputs}, arrays)
+    proto = builders.model(
+        nodes, {name: ["N", 4] for name in inputs}, {name: ["N", 4] for name in outputs}, arrays
+    )
     return builders.compiled_like_onnxruntime(proto)
 
 
@@ -23,26 +26,44 @@ def kinds(program):
 
 
 def test_digital_operations_between_two_reads_are_one_region():
-    nodes = [node("Abs", ["x"], ["a"], name="abs"), node("MatMul", ["a", "w"], ["b"], name="first"),
-             node("Relu", ["b"], ["c"], name="relu"), node("Neg", ["c"], ["d"], name="neg"),
-             node("MatMul", ["d", "v"], ["e"], name="second"), node("Tanh", ["e"], ["y"], name="tanh")]  # fmt: skip
+    nodes = [
+        node("Abs", ["x"], ["a"], name="abs"),
+        node("MatMul", ["a", "w"], ["b"], name="first"),
+        node("Relu", ["b"], ["c"], name="relu"),
+        node("Neg", ["c"], ["d"], name="neg"),
+        node("MatMul", ["d", "v"], ["e"], name="second"),
+        node("Tanh", ["e"], ["y"], name="tanh"),
+    ]
     assert kinds(program_of(nodes, constants=("w", "v"))) == [
-        ("digital", {"abs"}), ("read", {"first"}), ("digital", {"relu", "neg"}), ("read", {"second"}), ("digital", {"tanh"})
-    ]  # fmt: skip
+        ("digital", {"abs"}),
+        ("read", {"first"}),
+        ("digital", {"relu", "neg"}),
+        ("read", {"second"}),
+        ("digital", {"tanh"}),
+    ]
 
 
 def test_an_operation_waits_for_the_longest_way():
     """The addition takes x and the second product: it stands after two reads."""
-    nodes = [node("MatMul", ["x", "w"], ["a"], name="first"), node("Relu", ["a"], ["b"], name="relu"),
-             node("MatMul", ["b", "v"], ["c"], name="second"), node("Add", ["x", "c"], ["y"], name="add")]  # fmt: skip
+    nodes = [
+        node("MatMul", ["x", "w"], ["a"], name="first"),
+        node("Relu", ["a"], ["b"], name="relu"),
+        node("MatMul", ["b", "v"], ["c"], name="second"),
+        node("Add", ["x", "c"], ["y"], name="add"),
+    ]
     program = program_of(nodes, constants=("w", "v"))
     assert kinds(program)[-1] == ("digital", {"add"})
     assert program.steps[-1].needs == (2,)
 
 
 def test_only_what_is_needed_elsewhere_leaves_a_region():
-    nodes = [node("MatMul", ["x", "w"], ["a"], name="read"), node("Relu", ["a"], ["b"]), node("Neg", ["b"], ["c"]),
-             node("Abs", ["b"], ["y"]), node("Add", ["c", "b"], ["z"])]  # fmt: skip
+    nodes = [
+        node("MatMul", ["x", "w"], ["a"], name="read"),
+        node("Relu", ["a"], ["b"]),
+        node("Neg", ["b"], ["c"]),
+        node("Abs", ["b"], ["y"]),
+        node("Add", ["c", "b"], ["z"]),
+    ]
     program = program_of(nodes, outputs=("y", "z"))
     assert set(program.steps[1].inputs) == {"a"}
     assert set(program.steps[1].outputs) == {"y", "z"}
@@ -55,8 +76,11 @@ def test_an_inner_tensor_that_is_an_output_leaves_its_region():
 
 
 def test_an_operation_that_nobody_needs_is_dropped():
-    nodes = [node("MatMul", ["x", "w"], ["y"], name="read"), node("Relu", ["y"], ["b"], name="unused"),
-             node("MatMul", ["b", "v"], ["c"], name="unused2")]  # fmt: skip
+    nodes = [
+        node("MatMul", ["x", "w"], ["y"], name="read"),
+        node("Relu", ["y"], ["b"], name="unused"),
+        node("MatMul", ["b", "v"], ["c"], name="unused2"),
+    ]
     program = program_of(nodes, constants=("w", "v"))
     assert kinds(program) == [("read", {"read"})]
     assert list(program.banks) == ["read"]
@@ -64,8 +88,13 @@ def test_an_operation_that_nobody_needs_is_dropped():
 
 @pytest.mark.parametrize("name", ["digital_0", "digital_1", "digital_2"])
 def test_a_layer_may_go_by_the_name_of_a_region(name):
-    nodes = [node("Abs", ["x"], ["a"]), node("MatMul", ["a", "w"], ["b"], name="one"), node("Relu", ["b"], ["c"]),
-             node("MatMul", ["c", "w"], ["d"], name=name), node("Relu", ["d"], ["y"])]  # fmt: skip
+    nodes = [
+        node("Abs", ["x"], ["a"]),
+        node("MatMul", ["a", "w"], ["b"], name="one"),
+        node("Relu", ["b"], ["c"]),
+        node("MatMul", ["c", "w"], ["d"], name=name),
+        node("Relu", ["d"], ["y"]),
+    ]
     program = program_of(nodes)
     names = [step.name for step in program.steps]
     assert len(set(names)) == len(names)
@@ -73,14 +102,20 @@ def test_a_layer_may_go_by_the_name_of_a_region(name):
 
 
 def test_a_branch_without_reads_runs_before_all():
-    nodes = [node("MatMul", ["x", "w"], ["a"], name="read"), node("Neg", ["z"], ["b"], name="neg"), node("Add", ["a", "b"], ["y"])]
+    nodes = [
+        node("MatMul", ["x", "w"], ["a"], name="read"),
+        node("Neg", ["z"], ["b"], name="neg"),
+        node("Add", ["a", "b"], ["y"]),
+    ]
     program = program_of(nodes, inputs=("x", "z"))
     assert kinds(program)[0] == ("digital", {"neg"})
 
 
 def test_an_input_that_is_an_output_and_a_constant_that_is_one():
     nodes = [node("MatMul", ["x", "w"], ["y"], name="read")]
-    proto = builders.model(nodes, {"x": ["N", 4]}, {"y": ["N", 4], "x": ["N", 4], "w": [4, 4]}, {"w": weights(4, 4)})
+    proto = builders.model(
+        nodes, {"x": ["N", 4]}, {"y": ["N", 4], "x": ["N", 4], "w": [4, 4]}, {"w": weights(4, 4)}
+    )
     program = builders.compiled_like_onnxruntime(proto)
     assert builders.placed_on_tiles(program) == {"read"}
 

@@ -2,9 +2,10 @@
 
 import builders
 import numpy as np
-import pcmc
 import pytest
 from builders import node, weights
+
+import pcmc
 from pcmc.errors import ModelError
 
 
@@ -53,7 +54,10 @@ def test_a_fixed_batch_stays_fixed():
 
 def test_an_open_dimension_that_does_not_matter_stays_open():
     """The open axis is averaged away before the matrix: it has one vector a sample, whatever the length."""
-    nodes = [node("ReduceMean", ["x"], ["m"], axes=[1], keepdims=0), node("MatMul", ["m", "w"], ["y"], name="product")]
+    nodes = [
+        node("ReduceMean", ["x"], ["m"], axes=[1], keepdims=0),
+        node("MatMul", ["m", "w"], ["y"], name="product"),
+    ]
     proto = builders.model(nodes, {"x": ["N", "length", 6]}, {"y": ["N", 5]}, {"w": weights(6, 5)})
     program = builders.compiled_like_onnxruntime(proto, inputs=builders.feeds(proto, length=11))
     assert program.inputs[0].shape == ("N", "length", 6)
@@ -64,7 +68,9 @@ def test_one_open_sequence_dimension_is_asked_for():
     proto = builders.model(nodes, {"x": ["N", "length", 6]}, {"y": ["N", "length", 5]}, {"w": weights(6, 5)})
     with pytest.raises(ModelError, match=r"1 \('length'\): give them with --shape x=1,N,6"):
         pcmc.compile(proto)
-    program = builders.compiled_like_onnxruntime(proto, shapes={"x": (1, 7, 6)}, inputs=builders.feeds(proto, length=7))
+    program = builders.compiled_like_onnxruntime(
+        proto, shapes={"x": (1, 7, 6)}, inputs=builders.feeds(proto, length=7)
+    )
     assert program.report()["layers"][0]["vectors"] == 7
 
 
