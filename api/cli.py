@@ -69,11 +69,11 @@ def compile(
 
     source = model_path(model)
     program = inputs.compiled(source, chip, shape, freeze, check)
+    report = program.report()  # before anything is written: it may find that the shapes do not fit
     target = output or Path(source.name).with_suffix(".pcmc")
     if graph is not None:
         inputs.write_graph(source, shape, freeze, graph)
     program.save(target)
-    report = program.report()
     _print(report, as_json, lambda: f"{text.summary(report)}\nwritten to {target}")
 
 

@@ -45,9 +45,10 @@ def compile(
     from pcmc.compiler.packing import check_packing, pack
     from pcmc.compiler.partition import check_partition, partition
     from pcmc.compiler.placement import place
-    from pcmc.compiler.routing import route
+    from pcmc.compiler.routing import check_routing, route
     from pcmc.compiler.schedule import check_schedule, schedule
     from pcmc.compiler.sizes import sample_shapes
+    from pcmc.compiler.tilegraph import build_tilegraph
 
     spec = chip if isinstance(chip, ChipSpec) else load_chip(chip)
     clean = load(model, {name: tuple(sizes) for name, sizes in (shapes or {}).items()}, freeze)
@@ -59,13 +60,15 @@ def compile(
     placed = dict(zip(matrices, place(packed, spec), strict=True))
     steps, regions = schedule(graph, placed)
     chips = max(int(table["chip"].max()) for table in placed.values()) + 1
-    flows, flow_tensors = route(steps, placed, graph.graph["outputs"], spec, chips)
+    tilegraph = build_tilegraph(steps, placed, graph.graph["outputs"])
+    flows, flow_tensors = route(tilegraph, spec, chips)
     if check:
         check_opgraph(graph)
         for matrix, table in zip(matrices.values(), blocks, strict=True):
             check_partition(table, matrix, spec.tile)
         check_packing(list(placed.values()), spec.tile)
         check_schedule(steps)
+        check_routing(tilegraph, flows)
     options = {
         "shapes": {name: list(sizes) for name, sizes in (shapes or {}).items()},
         "freeze": {name: np.asarray(value).tolist() for name, value in (freeze or {}).items()},

@@ -6,6 +6,7 @@ computed, the types and shapes of its tensors inferred.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +89,12 @@ def _cleaned(
     model.CopyFrom(original)
     if model.functions:
         model = _inlined(model, origin)
-    _name_nodes(model.graph, set())
+    # names of graph inputs and outputs in the OpGraph are not free
+    _name_nodes(
+        model.graph,
+        {f"input:{v.name}" for v in model.graph.input} | {f"output:{v.name}" for v in model.graph.output},
+    )
+    _make_dense(model.graph, origin)
     _drop_initializer_inputs(model)
     _set_shapes(model, shapes, origin)
     for name, value in freeze.items():
@@ -123,6 +129,29 @@ def _name_nodes(graph: Any, taken: set[str]) -> None:
         taken.add(name)
         for body in bodies_of(node).values():
             _name_nodes(body, taken)
+
+
+def _make_dense(graph: Any, origin: str) -> None:
+    """Turn sparse initializers, nested ones too, into dense ones."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    for sparse in graph.sparse_initializer:
+        values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+        if math.prod(sparse.dims) * values.itemsize > MAX_CONSTANT_BYTES:
+            raise ModelError(
+                f"{origin}: sparse tensor '{sparse.values.name}' {list(sparse.dims)} is too large made dense"
+            )
+        dense = np.zeros(tuple(sparse.dims), values.dtype)
+        try:
+            dense[np.unravel_index(indices, dense.shape) if indices.ndim == 1 else tuple(indices.T)] = values
+        except (IndexError, ValueError) as error:
+            raise ModelError(f"{origin}: sparse tensor '{sparse.values.name}': {first_line(error)}") from None
+        graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
+    del graph.sparse_initializer[:]
+    for node in graph.node:
+        for body in bodies_of(node).values():
+            _make_dense(body, origin)
 
 
 def _drop_initializer_inputs(model: Any) -> None:
@@ -171,9 +200,12 @@ def _freeze_input(model: Any, name: str, value: Any, origin: str) -> None:
     tensor_type = inputs[name].type.tensor_type
     dims = [dim.dim_value if dim.dim_value > 0 else None for dim in tensor_type.shape.dim]
     try:
-        array = np.asarray(value).astype(helper.tensor_dtype_to_np_dtype(tensor_type.elem_type))
-    except (TypeError, ValueError):
-        raise ModelError(f"{origin}: --freeze {name}: {value!r} is not a value of the input's type") from None
+        with np.errstate(over="raise", invalid="raise"):  # beyond the range of the type
+            array = np.asarray(value).astype(helper.tensor_dtype_to_np_dtype(tensor_type.elem_type))
+    except (TypeError, ValueError, OverflowError, FloatingPointError):
+        raise ModelError(
+            f"{origin}: --freeze {name}: {str(value)[:60]} is not a value of the input's type"
+        ) from None
     if array.ndim != len(dims) or any(
         dim not in (None, size) for dim, size in zip(dims, array.shape, strict=True)
     ):
@@ -195,14 +227,14 @@ def _fold_once(model: Any, computed_from: dict[str, tuple[str, ...]], origin: st
     foldable, shape_values = _foldable_nodes(model, constants, types)
     if not foldable and not shape_values:
         return False
-    values = {**_evaluate(model, foldable, types, origin), **shape_values}
+    gone = {id(node) for node in foldable}
+    kept = [node for node in model.graph.node if id(node) not in gone and node.output[0] not in shape_values]
+    used = {name for node in kept for name in _used_names(node)} | outputs
+    values = {**_evaluate(model, foldable, used, origin), **shape_values}
     ancestors = dict(computed_from)
     for node in foldable:
         sources = [source for name in node.input if name for source in ancestors.get(name, (name,))]
         ancestors.update((name, tuple(dict.fromkeys(sources))) for name in node.output)
-    gone = {id(node) for node in foldable}
-    kept = [node for node in model.graph.node if id(node) not in gone and node.output[0] not in shape_values]
-    used = {name for node in kept for name in _used_names(node)} | outputs
     del model.graph.node[:]
     model.graph.node.extend(kept)
     for name, value in values.items():
@@ -288,15 +320,15 @@ def _captured(body: Any) -> list[str]:
     return [name for name in used if name not in inside]
 
 
-def _evaluate(model: Any, nodes: list[Any], types: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """Values of the nodes' outputs, by onnxruntime without optimizations."""
+def _evaluate(model: Any, nodes: list[Any], used: set[str], origin: str) -> dict[str, Any]:
+    """Values of those outputs of the nodes that are used, by onnxruntime without optimizations."""
     import onnx
     import onnxruntime
 
-    if not nodes:
-        return {}
     made = {name for node in nodes for name in node.output}
-    names = [name for name in dict.fromkeys(name for node in nodes for name in node.output) if name]
+    names = sorted(made & used)
+    if not names:
+        return {}
     needed = {name for node in nodes for name in _used_names(node)} - made
     graph = onnx.helper.make_graph(
         nodes,

@@ -1,15 +1,11 @@
-"""The two graphs of the compiler: `OpGraph`, what the model computes, and `TileGraph`, where it computes it.
+"""`OpGraph`: what the model computes. (`TileGraph`, where it computes it, is in `compiler.tilegraph`.)
 
-Both are plain networkx graphs with frozen payloads, so that a stage may copy a graph and share its payloads.
+It is a plain networkx graph with frozen payloads, so that a stage may copy a graph and share its payloads.
 
 `OpGraph` is an `nx.MultiDiGraph`. A node is an operation (attribute `op`, an `Op`) or a graph input or output
 (attribute `op` is None); an edge is a tensor (attribute `tensor`). The bodies of If, Loop and Scan are
 OpGraphs inside their `Op`; whatever walks a graph goes down into `Op.bodies`, where the outer scope's tensors
 are visible by name.
-
-`TileGraph` is an `nx.DiGraph`. A node is a bank (all blocks of one copy of a matrix) or a digital unit; an
-edge is traffic (`bytes` per sample and `kind`, activation or partial sum). A bank keeps its blocks in a numpy
-table, one row a block.
 """
 
 from __future__ import annotations

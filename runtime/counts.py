@@ -216,7 +216,7 @@ def operations_of(node: Any, shapes: Mapping[str, Shape]) -> int:
 
 
 def _einsum_operations(node: Any, shapes: Mapping[str, Shape], elements: int) -> int:
-    """A multiply-add for each combination of the indices; of its output only, where an ellipsis hides some."""
+    """A multiply-add for each combination of indices; of the output's only, where an ellipsis hides some."""
     equation = next(attribute.s.decode() for attribute in node.attribute if attribute.name == "equation")
     terms = equation.replace(" ", "").split("->")[0].split(",")
     sizes: dict[str, int] = {}

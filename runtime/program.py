@@ -51,6 +51,9 @@ FLOW = np.dtype(
         ("width", np.float64),
     ]
 )
+#: Values of FLOW's `kind` and `per`.
+ACTIVATION, PARTIAL_SUM = 0, 1
+VECTORS, POSITIONS, ELEMENTS = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from pcmc.accel.costs import Events, area_mm2, energy_j
 from pcmc.runtime.counts import Counts, count
-from pcmc.runtime.program import Bank, Program, Step
+from pcmc.runtime.program import ACTIVATION, PARTIAL_SUM, Bank, Program, Step
 from pcmc.runtime.timing import Timing, Traffic, timing, traffic
 
 
@@ -149,8 +149,8 @@ def _phases(program: Program, step: Step) -> int:
 def _traffic_summary(program: Program, flowing: Traffic) -> dict[str, float]:
     kind = program.flows["kind"]
     return {
-        "activations": float(flowing.bytes[kind == 0].sum()),
-        "partial_sums": float(flowing.bytes[kind == 1].sum()),
+        "activations": float(flowing.bytes[kind == ACTIVATION].sum()),
+        "partial_sums": float(flowing.bytes[kind == PARTIAL_SUM].sum()),
         "total": float(flowing.bytes.sum()),
         "byte_hops": float((flowing.bytes * (flowing.hops + flowing.chip_hops)).sum()),
         "chip_to_chip": float((flowing.bytes * flowing.chip_hops).sum()),

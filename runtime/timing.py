@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from pcmc.accel.mesh import chip_links, crossings, link_loads
 from pcmc.runtime.counts import Counts, StepCount
-from pcmc.runtime.program import Program, Step
+from pcmc.runtime.program import ACTIVATION, PARTIAL_SUM, Program, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,8 @@ def _resource_name(resource: tuple[str, int, int]) -> str:
 def _moved(program: Program, flowing: Traffic, index: int) -> tuple[float, float]:
     mine = program.flows["step"] == index
     kind = program.flows["kind"]
-    sent = float(flowing.bytes[mine & (kind == 0)].max(initial=0.0))
-    returned = float(flowing.bytes[mine & (kind == 1)].sum())
+    sent = float(flowing.bytes[mine & (kind == ACTIVATION)].max(initial=0.0))
+    returned = float(flowing.bytes[mine & (kind == PARTIAL_SUM)].sum())
     return sent, returned
 
 

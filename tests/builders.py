@@ -36,17 +36,20 @@ def rng(seed: int = 0) -> np.random.Generator:
 def weights(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Array:
     """Normal numbers whose products with a vector stay of the order of one."""
     fan_in = max(1, int(np.prod(shape)) // max(1, max(shape, default=1)))
-    return (rng(seed).standard_normal(shape) / np.sqrt(fan_in)).astype(dtype)
+    drawn: Array = rng(seed).standard_normal(shape) / np.sqrt(fan_in)
+    return drawn.astype(dtype)
 
 
 def value_info(name: str, value: Value) -> onnx.ValueInfoProto:
     """`value` is a shape (float32), or (shape, element type); a shape of None is an unknown one."""
-    is_pair = (
+    shape: Any = value
+    dtype = TensorProto.FLOAT
+    if (
         isinstance(value, tuple)
         and len(value) == 2
         and (value[0] is None or isinstance(value[0], list | tuple))
-    )
-    shape, dtype = value if is_pair else (value, TensorProto.FLOAT)  # type: ignore[misc]
+    ):
+        shape, dtype = value
     return helper.make_tensor_value_info(name, dtype, None if shape is None else list(shape))
 
 
@@ -115,7 +118,7 @@ def conv(
     seed: int = 0,
     **attributes: Any,
 ) -> onnx.ModelProto:
-    """One Conv `conv`: filters `[outputs, inputs / group, kernel...]` on maps of `size`; its output is open."""
+    """One Conv `conv`: filters `[outputs, inputs / group, kernel...]` on maps of `size`."""
     channels = filters[1] * attributes.get("group", 1)
     constants = {"w": weights(*filters, seed=seed)}
     if bias:
@@ -153,7 +156,7 @@ SHARINGS = ("exclusive", "diagonal", "stacked")
 
 
 def feeds(proto: onnx.ModelProto, seed: int = 0, batch: int = 3, **sizes: int) -> dict[str, Array]:
-    """Inputs of a model: normal numbers, or integers 0 to 2; an open dimension is `sizes[name]` or `batch`."""
+    """Inputs of a model: normal numbers, or integers 0 to 2; open dimensions are `sizes[name]` or `batch`."""
     constants = {tensor.name for tensor in proto.graph.initializer}
     arrays = {}
     for index, value in enumerate(proto.graph.input):
@@ -189,7 +192,7 @@ def run(program: Program, inputs: Mapping[str, Array]) -> list[Array]:
 
 
 def assert_close(got: Sequence[Array], wanted: Sequence[Array], tolerance: float = 1e-5) -> None:
-    """Same number of outputs, shapes and types, and within `tolerance` of the largest value of each output."""
+    """Equal shapes and types, and values within `tolerance` of the largest of each output."""
     assert len(got) == len(wanted)
     for ours, theirs in zip(got, wanted, strict=True):
         assert ours.shape == theirs.shape
@@ -207,7 +210,7 @@ def compiled_like_onnxruntime(
     tolerance: float = 1e-5,
     **options: Any,
 ) -> Program:
-    """Compile with every check on, assert that the program computes what onnxruntime does, return the program."""
+    """Compile with every check on, assert that it computes what onnxruntime does, return the program."""
     program = pcmc.compile(proto, spec or _nature2018(), check=True, **options)
     inputs = feeds(proto) if inputs is None else inputs
     assert_close(run(program, inputs), reference(proto, inputs), tolerance)

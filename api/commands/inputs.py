@@ -130,20 +130,15 @@ def read_arrays(path: Path) -> dict[str, Array]:
         DataError: no such file, not .npz, or an array of Python objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(
-                    f"{path}: holds one array; save it with a name: numpy.savez('{path.stem}.npz', x=array)"
-                )
-            return {name: archive[name] for name in archive.files}
-    except DataError:
-        raise
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.lib.npyio.NpzFile):
+            with archive:
+                return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (
-        Exception
-    ) as error:  # zip and npy raise any class for bytes that are neither; MemoryError for huge shapes
+    except Exception as error:  # zip and npy raise any class for strange bytes; MemoryError for huge shapes
         raise DataError(f"{path}: is not an .npz file of plain arrays: {first_line(error)}") from error
+    raise DataError(f"{path}: holds one array; save it with a name: numpy.savez('{path.stem}.npz', x=array)")
 
 
 def arrays(path: Path, loaded: Program) -> dict[str, Array]:

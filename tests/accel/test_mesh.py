@@ -1,4 +1,4 @@
-"""The mesh: XY routes connect, links carry what passes, the board is the smallest square that holds the chips."""
+"""The mesh: XY routes connect, links carry what passes, the board is the smallest square that fits."""
 
 import itertools
 

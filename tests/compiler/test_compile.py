@@ -23,6 +23,7 @@ from pcmc.compiler.placement import place
 from pcmc.compiler.routing import route
 from pcmc.compiler.schedule import schedule
 from pcmc.compiler.sizes import sample_shapes
+from pcmc.compiler.tilegraph import build_tilegraph
 
 
 def newest_opset():
@@ -184,7 +185,7 @@ class Net:
 
 
 def random_net(data, layers=8):
-    """A network of mapped and digital layers with one or two inputs and some outputs; ends in at least one matrix."""
+    """A network of mapped and digital layers with one or two inputs and some outputs."""
     opset = data.draw(st.sampled_from(OPSETS))
     net = Net(data, opset)
     inputs = {"x": net.draw((3, 6, 5), (2, 5, 5), (7,))}
@@ -319,9 +320,12 @@ def after(stage):
         return schedule, (graph, placed)
     steps, regions = schedule(graph, placed)
     chips = 1 + max(int(table["chip"].max()) for table in placed.values())
+    if stage == "tilegraph":
+        return build_tilegraph, (steps, placed, graph.graph["outputs"])
+    tilegraph = build_tilegraph(steps, placed, graph.graph["outputs"])
     if stage == "routing":
-        return route, (steps, placed, graph.graph["outputs"], SPEC, chips)
-    flows, names = route(steps, placed, graph.graph["outputs"], SPEC, chips)
+        return route, (tilegraph, SPEC, chips)
+    flows, names = route(tilegraph, SPEC, chips)
     sizes = sample_shapes(clean, graph)
     return emit, (clean, graph, matrices, placed, steps, regions, flows, names, SPEC, sizes, {})
 
@@ -345,7 +349,18 @@ def as_plain(value):
     return value
 
 
-STAGES = ("frontend", "lowering", "sizes", "partition", "packing", "placement", "schedule", "routing", "emit")
+STAGES = (
+    "frontend",
+    "lowering",
+    "sizes",
+    "partition",
+    "packing",
+    "placement",
+    "schedule",
+    "tilegraph",
+    "routing",
+    "emit",
+)
 
 
 @pytest.mark.parametrize("name", STAGES)

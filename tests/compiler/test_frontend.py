@@ -1,4 +1,4 @@
-"""The clean model: named, inlined, folded, with the shapes and values given; the user's own stays as it was."""
+"""The clean model: named, inlined, folded, with the shapes and values given; the original stays as it was."""
 
 import builders
 import numpy as np
@@ -77,7 +77,49 @@ def test_functions_are_inlined():
     assert len(program.model.functions) == 1, "the program keeps the user's graph"
 
 
+def test_a_node_may_go_by_the_name_of_an_input_or_output_of_the_graph():
+    nodes = [
+        node("Relu", ["x"], ["a"], name="input:x"),
+        node("MatMul", ["a", "w"], ["y"], name="output:y"),
+    ]
+    builders.compiled_like_onnxruntime(
+        builders.model(nodes, {"x": ["N", 6]}, {"y": ["N", 5]}, {"w": weights(6, 5)})
+    )
+
+
 # --- constants
+
+
+@pytest.mark.parametrize("indices", [np.array([0, 5, 9]), np.array([[0, 0], [1, 1], [2, 1]])])
+def test_sparse_weights_are_placed_as_dense_ones(indices):
+    values = onnx.numpy_helper.from_array(np.array([1, 2, 3], np.float32), "w")
+    sparse = helper.make_sparse_tensor(values, onnx.numpy_helper.from_array(indices, "at"), [6, 4])
+    proto = builders.model([node("MatMul", ["x", "w"], ["y"])], {"x": ["N", 6]}, {"y": ["N", 4]})
+    proto.graph.sparse_initializer.append(sparse)
+    program = builders.compiled_like_onnxruntime(proto)
+    (bank,) = program.banks.values()
+    assert np.flatnonzero(bank.matrix()[0]).tolist() == [0, 5, 9]
+
+
+def test_a_sparse_tensor_that_would_be_huge_is_refused():
+    values = onnx.numpy_helper.from_array(np.ones(1, np.float32), "w")
+    sparse = helper.make_sparse_tensor(
+        values, onnx.numpy_helper.from_array(np.array([3]), "at"), [10**6, 10**6]
+    )
+    proto = builders.model([node("MatMul", ["x", "w"], ["y"])], {"x": ["N", 10**6]}, {"y": ["N", 10**6]})
+    proto.graph.sparse_initializer.append(sparse)
+    with pytest.raises(ModelError, match=r"sparse tensor 'w' .* too large made dense"):
+        pcmc.compile(proto)
+
+
+def test_constants_may_pass_through_types_that_numpy_lacks():
+    nodes = [
+        node("Cast", ["raw"], ["b"], to=TensorProto.BFLOAT16),
+        node("Cast", ["b"], ["w"], to=TensorProto.FLOAT),
+        node("MatMul", ["x", "w"], ["y"]),
+    ]
+    proto = builders.model(nodes, {"x": ["N", 6]}, {"y": ["N", 4]}, {"raw": weights(6, 4)})
+    builders.compiled_like_onnxruntime(proto)
 
 
 def test_constant_nodes_and_what_is_made_of_them_become_initializers():
@@ -285,7 +327,7 @@ def test_a_frozen_number_takes_the_type_of_the_input():
         ({"t": 1.0}, "--freeze t: there is no such input; it has x, s"),
         ({"s": [1.0, 2.0]}, "--freeze s: the value has shape [2], the input [5]"),
         ({"s": 1.0}, "--freeze s: the value has shape [], the input [5]"),
-        ({"s": "abc"}, "--freeze s: 'abc' is not a value of the input's type"),
+        ({"s": "abc"}, "is not a value of the input's type"),
         ({"s": [[1.0] * 5]}, "the value has shape [1, 5]"),
     ],
 )

@@ -57,7 +57,7 @@ def pictures(tables, tile):
 
 
 @given(networks, tiles)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_every_block_has_cells_of_its_own_inside_of_one_tile(matrices, tile):
     tables = packed(matrices, tile)
     check_packing(tables, tile)
@@ -65,7 +65,7 @@ def test_every_block_has_cells_of_its_own_inside_of_one_tile(matrices, tile):
 
 
 @given(networks, tiles)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_packing_changes_no_block(matrices, tile):
     before = partition(matrices, tile)
     for table, ours in zip(before, packed(matrices, tile), strict=True):
@@ -74,7 +74,7 @@ def test_packing_changes_no_block(matrices, tile):
 
 
 @given(networks, tiles)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_tiles_are_numbered_from_zero_without_gaps_in_the_order_of_the_model(matrices, tile):
     tables = packed(matrices, tile)
     firsts = {}
@@ -95,7 +95,7 @@ def clash(a, b):
 
 
 @given(networks, tiles)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_sharing_is_obeyed_and_clashing_blocks_of_a_bank_take_turns(matrices, tile):
     tables = packed(matrices, tile)
     blocks = np.concatenate(tables)
@@ -115,7 +115,7 @@ def test_sharing_is_obeyed_and_clashing_blocks_of_a_bank_take_turns(matrices, ti
 
 
 @given(networks)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_freer_sharing_never_takes_more_tiles(matrices):
     used = {}
     for sharing in builders.SHARINGS:

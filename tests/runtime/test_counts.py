@@ -17,7 +17,7 @@ def by_name(program, shapes=None):
 
 
 def small_net():
-    """Conv 3 -> 4 (3 x 3, padded, stride 2) on 8 x 6, Relu, MaxPool 2 x 2, Flatten, Gemm 4 * 2 * 1 -> 5, Softmax."""
+    """Conv 3 -> 4 (3 x 3, padded, stride 2) on 8 x 6, Relu, MaxPool 2 x 2, Flatten, Gemm 8 -> 5, Softmax."""
     nodes = [
         node("Conv", ["x", "w", "b"], ["c"], name="conv", pads=[1, 1, 1, 1], strides=[2, 2]),
         node("Relu", ["c"], ["r"], name="relu"),
@@ -45,7 +45,7 @@ def test_counts_of_a_small_net_by_hand():
 
 
 def test_partial_sums_and_a_digital_bias_are_additions():
-    """20 inputs on tiles of 8 rows: three blocks deep, two additions for each output; the bias is one more."""
+    """20 inputs on tiles of 8 rows: three blocks deep, two additions an output; the bias is one more."""
     proto = builders.mlp([20, 6])
     with_row = pcmc.compile(proto, builders.chip(8, 4))
     without = pcmc.compile(proto, builders.chip(8, 4, bias_row=False))

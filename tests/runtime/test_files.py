@@ -34,13 +34,17 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
     assert path.read_bytes() == b"new"
 
 
+def fail(file, error: type[BaseException]) -> None:
+    file.write(b"new")
+    raise error
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, MemoryError])
 def test_an_error_meanwhile_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "a"
     path.write_bytes(b"old")
     with pytest.raises(error), replacing(path) as file:
-        file.write(b"new")
-        raise error
+        fail(file, error)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
 
@@ -53,7 +57,10 @@ def test_a_full_disk_is_one_clear_error_and_leaves_the_old_file(tmp_path, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match="a: can't be written: No space left on device"), replacing(path) as file:
+    with (
+        pytest.raises(OutputError, match="a: can't be written: No space left on device"),
+        replacing(path) as file,
+    ):
         file.write(b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a"]

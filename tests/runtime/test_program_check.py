@@ -62,16 +62,42 @@ def bank() -> Bank:
 
 def test_what_the_compiler_makes_passes():
     check_program(program(), "a.pcmc")
-    for spec in (builders.chip(sharing="exclusive"), builders.chip(bias_row=False), builders.chip(mesh=(1, 1))):
+    for spec in (
+        builders.chip(sharing="exclusive"),
+        builders.chip(bias_row=False),
+        builders.chip(mesh=(1, 1)),
+    ):
         check_program(pcmc.compile(builders.mlp([600, 120, 5]), spec), "a.pcmc")
 
 
 BLOCKS = [
-    ("row0", -1), ("row0", 20), ("col0", -1), ("col0", 12), ("rows", 0), ("rows", 9), ("cols", 0), ("cols", 5),
-    ("bias", 2), ("bias", -1), ("offset", -1), ("offset", 10**6), ("chip", -1), ("chip", 100), ("tile", 4), ("tile", -1),
-    ("x", 1), ("x", -1), ("y", 1), ("y", -1), ("phase", -1), ("phase", 10**6), ("rows", 2**62), ("offset", 2**62),
-    ("cols", 2**62), ("row0", 2**62),
-]  # fmt: skip
+    ("row0", -1),
+    ("row0", 20),
+    ("col0", -1),
+    ("col0", 12),
+    ("rows", 0),
+    ("rows", 9),
+    ("cols", 0),
+    ("cols", 5),
+    ("bias", 2),
+    ("bias", -1),
+    ("offset", -1),
+    ("offset", 10**6),
+    ("chip", -1),
+    ("chip", 100),
+    ("tile", 4),
+    ("tile", -1),
+    ("x", 1),
+    ("x", -1),
+    ("y", 1),
+    ("y", -1),
+    ("phase", -1),
+    ("phase", 10**6),
+    ("rows", 2**62),
+    ("offset", 2**62),
+    ("cols", 2**62),
+    ("row0", 2**62),
+]
 
 
 @pytest.mark.parametrize(("column", "value"), BLOCKS)
@@ -93,9 +119,13 @@ WRONG: dict[str, tuple[Callable[[], Program], str]] = {
     "read without a way": (lambda: with_step(0, read=None), "which is not there"),
     "read of two inputs": (lambda: with_step(0, inputs=("x", "x")), "which is not there"),
     "unknown way to read": (
-        lambda: with_step(0, read=read_of(program().steps[0], kind="magic")), "in an unknown way, 'magic'",
+        lambda: with_step(0, read=read_of(program().steps[0], kind="magic")),
+        "in an unknown way, 'magic'",
     ),
-    "window that is missing": (lambda: with_step(0, read=read_of(program().steps[0], kind="window")), "unknown way"),
+    "window that is missing": (
+        lambda: with_step(0, read=read_of(program().steps[0], kind="window")),
+        "unknown way",
+    ),
     "region that is missing": (lambda: dataclasses.replace(program(), regions={}), "has no region"),
     "step that needs itself": (lambda: with_step(1, needs=(1,)), "that is not there"),
     "step that needs a later one": (lambda: with_step(0, needs=(2,)), "that is not there"),
@@ -103,23 +133,49 @@ WRONG: dict[str, tuple[Callable[[], Program], str]] = {
     "tensor that nobody makes": (lambda: with_step(0, inputs=("nothing",)), "uses 'nothing'"),
     "read that makes nothing": (lambda: with_step(0, outputs=()), "dense0"),
     "output that nobody makes": (
-        lambda: dataclasses.replace(program(), outputs=(dataclasses.replace(program().outputs[0], name="z"),)),
+        lambda: dataclasses.replace(
+            program(), outputs=(dataclasses.replace(program().outputs[0], name="z"),)
+        ),
         "no step makes the output 'z'",
     ),
-    "sample shape of another input": (lambda: dataclasses.replace(program(), sample_shapes={"z": (1, 20)}), "sample_shapes"),
-    "sample shape that does not fit": (lambda: dataclasses.replace(program(), sample_shapes={"x": (1, 21)}), "does not fit"),
-    "sample shape of another rank": (lambda: dataclasses.replace(program(), sample_shapes={"x": (1,)}), "does not fit"),
-    "negative sample shape": (lambda: dataclasses.replace(program(), sample_shapes={"x": (-1, 20)}), "out of range"),
-    "endless sample shape": (lambda: dataclasses.replace(program(), sample_shapes={"x": (2**40, 20)}), "out of range"),
+    "sample shape of another input": (
+        lambda: dataclasses.replace(program(), sample_shapes={"z": (1, 20)}),
+        "sample_shapes",
+    ),
+    "sample shape that does not fit": (
+        lambda: dataclasses.replace(program(), sample_shapes={"x": (1, 21)}),
+        "does not fit",
+    ),
+    "sample shape of another rank": (
+        lambda: dataclasses.replace(program(), sample_shapes={"x": (1,)}),
+        "does not fit",
+    ),
+    "negative sample shape": (
+        lambda: dataclasses.replace(program(), sample_shapes={"x": (-1, 20)}),
+        "out of range",
+    ),
+    "endless sample shape": (
+        lambda: dataclasses.replace(program(), sample_shapes={"x": (2**40, 20)}),
+        "out of range",
+    ),
     "input of unknown type": (lambda: with_input(dtype=999), "unknown type, 999"),
     "input of no type": (lambda: with_input(dtype=0), "has no type"),
     "no chips": (lambda: dataclasses.replace(program(), chips=0), "digital unit|chips|outside"),
     "more chips than tiles": (lambda: dataclasses.replace(program(), chips=10**6), "on 1000000 chips"),
-    "other number of tiles": (lambda: dataclasses.replace(program(), tiles=program().tiles + 1), "its banks use"),
-    "flows in two dimensions": (lambda: dataclasses.replace(program(), flows=program().flows[None]), "no table"),
-    "frozen input that is none": (lambda: dataclasses.replace(program(), options={"freeze": {"z": 1}}), "'freeze'"),
+    "other number of tiles": (
+        lambda: dataclasses.replace(program(), tiles=program().tiles + 1),
+        "its banks use",
+    ),
+    "flows in two dimensions": (
+        lambda: dataclasses.replace(program(), flows=program().flows[None]),
+        "no table",
+    ),
+    "frozen input that is none": (
+        lambda: dataclasses.replace(program(), options={"freeze": {"z": 1}}),
+        "'freeze'",
+    ),
     "frozen inputs as a list": (lambda: dataclasses.replace(program(), options={"freeze": [1]}), "'freeze'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", WRONG)
@@ -130,10 +186,26 @@ def test_programs_that_do_not_hold_together_are_refused(kind):
     assert str(caught.value).startswith("a.pcmc: ")
 
 
-@pytest.mark.parametrize(("column", "value"), [
-    ("x0", -1), ("x1", 10**6), ("y0", -1), ("y1", 10**6), ("kind", 2), ("step", 3), ("step", -1), ("per", 3), ("tensor", 5),
-    ("scale", np.inf), ("scale", np.nan), ("scale", -1.0), ("scale", 1e300), ("width", np.nan), ("width", -1.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("x0", -1),
+        ("x1", 10**6),
+        ("y0", -1),
+        ("y1", 10**6),
+        ("kind", 2),
+        ("step", 3),
+        ("step", -1),
+        ("per", 3),
+        ("tensor", 5),
+        ("scale", np.inf),
+        ("scale", np.nan),
+        ("scale", -1.0),
+        ("scale", 1e300),
+        ("width", np.nan),
+        ("width", -1.0),
+    ],
+)
 def test_flows_off_the_board_or_of_endless_bytes_are_refused(column, value):
     with pytest.raises(ProgramError, match=f"flows: '{column}' is out of range"):
         check_program(with_flow(column, value), "a.pcmc")
@@ -141,7 +213,9 @@ def test_flows_off_the_board_or_of_endless_bytes_are_refused(column, value):
 
 def test_a_board_beyond_all_memory_is_refused():
     small = pcmc.compile(builders.mlp([20, 12, 5]), builders.chip(rows=4, cols=2))
-    vast = dataclasses.replace(small.chip, chip=dataclasses.replace(small.chip.chip, mesh_x=1024, mesh_y=1024))
+    vast = dataclasses.replace(
+        small.chip, chip=dataclasses.replace(small.chip.chip, mesh_x=1024, mesh_y=1024)
+    )
     one = dataclasses.replace(small, chip=vast, chips=small.tiles)
     assert one.chips * 1024**2 > 2**24
     with pytest.raises(ProgramError, match="tiles on"):
@@ -177,22 +251,37 @@ def in_sparse_initializer(model: onnx.ModelProto) -> None:
 
 def in_sparse_attribute(model: onnx.ModelProto) -> None:
     node = model.graph.node.add(op_type="Constant", output=["c"])
-    node.attribute.add(name="sparse_value", type=onnx.AttributeProto.SPARSE_TENSOR).sparse_tensor.indices.CopyFrom(external())
+    node.attribute.add(
+        name="sparse_value", type=onnx.AttributeProto.SPARSE_TENSOR
+    ).sparse_tensor.indices.CopyFrom(external())
 
 
 def in_body(model: onnx.ModelProto) -> None:
     inner = helper.make_graph([], "body", [], [], [external()])
-    model.graph.node.add(op_type="If", input=["x"], output=["c"]).attribute.append(helper.make_attribute("then_branch", inner))
+    model.graph.node.add(op_type="If", input=["x"], output=["c"]).attribute.append(
+        helper.make_attribute("then_branch", inner)
+    )
 
 
 def in_function(model: onnx.ModelProto) -> None:
     constant = helper.make_node("Constant", [], ["c"], value=external())
-    model.functions.append(helper.make_function("local", "f", [], ["c"], [constant], [helper.make_opsetid("", 17)]))
+    model.functions.append(
+        helper.make_function("local", "f", [], ["c"], [constant], [helper.make_opsetid("", 17)])
+    )
 
 
-@pytest.mark.parametrize("put", [
-    in_initializer, in_attribute, in_list_of_tensors, in_sparse_initializer, in_sparse_attribute, in_body, in_function,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "put",
+    [
+        in_initializer,
+        in_attribute,
+        in_list_of_tensors,
+        in_sparse_initializer,
+        in_sparse_attribute,
+        in_body,
+        in_function,
+    ],
+)
 def test_a_tensor_that_points_to_a_file_is_refused_wherever_it_stands(put):
     model = builders.mlp([3, 2])
     check_region(model, "a.pcmc: m.onnx")
@@ -207,7 +296,9 @@ def test_operators_of_unknown_domains_are_refused_in_bodies_and_functions_too():
     plain.graph.node.append(evil)
     branch = helper.make_attribute("then_branch", helper.make_graph([evil], "body", [], []))
     nested.graph.node.add(op_type="If", input=["x"], output=["c"]).attribute.append(branch)
-    local.functions.append(helper.make_function("local", "f", [], ["e"], [evil], [helper.make_opsetid("evil", 1)]))
+    local.functions.append(
+        helper.make_function("local", "f", [], ["e"], [evil], [helper.make_opsetid("evil", 1)])
+    )
     for model in (plain, nested, local):
         with pytest.raises(ProgramError, match=r"m: node 'bad' \(evil:Evil\) is of an unknown domain"):
             check_region(model, "m")
@@ -216,7 +307,9 @@ def test_operators_of_unknown_domains_are_refused_in_bodies_and_functions_too():
 def test_functions_of_the_model_itself_are_known():
     model = builders.mlp([3, 2])
     relu = helper.make_node("Relu", ["a"], ["b"])
-    model.functions.append(helper.make_function("local", "f", ["a"], ["b"], [relu], [helper.make_opsetid("", 17)]))
+    model.functions.append(
+        helper.make_function("local", "f", ["a"], ["b"], [relu], [helper.make_opsetid("", 17)])
+    )
     model.graph.node.append(helper.make_node("f", ["y"], ["z"], domain="local"))
     check_region(model, "m")
 

@@ -32,7 +32,9 @@ def test_outputs_come_in_the_order_asked_for():
 
 def test_what_onnxruntime_does_not_take_is_named():
     unknown = builders.model([builders.node("NoSuch", ["x"], ["y"])], {"x": ["N"]}, {"y": ["N"]})
-    with pytest.raises(ProgramError, match="region 'digital_3': onnxruntime does not take it: .*NoSuch") as caught:
+    with pytest.raises(
+        ProgramError, match=r"region 'digital_3': onnxruntime does not take it: .*NoSuch"
+    ) as caught:
         open_region(unknown, "digital_3", 1)
     assert "\n" not in str(caught.value)
 
@@ -53,8 +55,14 @@ def test_quantized_regions_are_not_optimized_and_others_are():
     nodes = [builders.node("QuantizeLinear", ["x", "scale", "zero"], ["y"])]
     quantized = builders.model(nodes, {"x": ["N"]}, {"y": (["N"], onnx.TensorProto.INT8)}, constants)
     levels = onnxruntime.GraphOptimizationLevel
-    assert open_region(quantized, "q", 1).get_session_options().graph_optimization_level == levels.ORT_DISABLE_ALL
-    assert open_region(doubling(), "r", 1).get_session_options().graph_optimization_level == levels.ORT_ENABLE_EXTENDED
+    assert (
+        open_region(quantized, "q", 1).get_session_options().graph_optimization_level
+        == levels.ORT_DISABLE_ALL
+    )
+    assert (
+        open_region(doubling(), "r", 1).get_session_options().graph_optimization_level
+        == levels.ORT_ENABLE_EXTENDED
+    )
 
 
 def test_threads_of_a_region_are_those_of_the_session():

@@ -1,4 +1,4 @@
-"""What the devices of a chip hold: programmed alike for one seed, named by place, saved and read back exactly."""
+"""What the devices of a chip hold: alike for one seed, named by place, saved and read back exactly."""
 
 import dataclasses
 from functools import cache
@@ -25,7 +25,10 @@ def program() -> Program:
 
 def ideal_chip() -> ChipSpec:
     tables = chip_to_dict(builders.chip(16, 12))
-    return chip_from_dict({**tables, "cell": {"kind": "ideal"}, "effects": {"programming_error": False, "read_noise": "off"}}, "test")
+    return chip_from_dict(
+        {**tables, "cell": {"kind": "ideal"}, "effects": {"programming_error": False, "read_noise": "off"}},
+        "test",
+    )
 
 
 def same_devices(one: ChipState, other: ChipState) -> bool:
@@ -55,7 +58,9 @@ def test_without_programming_error_devices_are_on_target_whatever_the_seed():
     assert same_devices(one, program_chip(program(), EXACT, 8))
     for name, bank in program().banks.items():
         held = one.banks[name]
-        assert held.devices.g_plus.max() == pytest.approx(20.0) or held.devices.g_minus.max() == pytest.approx(20.0)
+        assert held.devices.g_plus.max() == pytest.approx(
+            20.0
+        ) or held.devices.g_minus.max() == pytest.approx(20.0)
         assert np.all(np.minimum(held.devices.g_plus, held.devices.g_minus) == 0)
         assert held.unit_us == pytest.approx(3 * 20 / held.w_max)
         cells = read_cells(bank, held, program().chip, EXACT, 0)
@@ -104,7 +109,9 @@ def test_ideal_cells_hold_the_weights_themselves():
 
 
 def test_a_saved_state_is_read_back_exactly(tmp_path):
-    state = dataclasses.replace(program_chip(program(), NOISY, 7), clock_s=12.5, steps={"programming_error": 1, "read": 3})
+    state = dataclasses.replace(
+        program_chip(program(), NOISY, 7), clock_s=12.5, steps={"programming_error": 1, "read": 3}
+    )
     program_file.save(program(), tmp_path / "a.pcmc", state)
     loaded = program_file.load_state(tmp_path / "a.pcmc")
     assert loaded is not None
@@ -121,7 +128,9 @@ def test_a_session_on_a_saved_state_gives_the_same_bits(tmp_path):
     session = pcmc.Session(program(), "full", seed=7)
     assert session.state is not None
     program_file.save(program(), tmp_path / "a.pcmc", session.state)
-    again = pcmc.Session(tmp_path / "a.pcmc", "full", seed=7, state=program_file.load_state(tmp_path / "a.pcmc"))
+    again = pcmc.Session(
+        tmp_path / "a.pcmc", "full", seed=7, state=program_file.load_state(tmp_path / "a.pcmc")
+    )
     assert np.array_equal(session.run(None, x())[0], again.run(None, x())[0])
 
 
@@ -164,7 +173,9 @@ def test_a_matrix_of_zeros_and_one_of_zeros_with_a_bias_are_programmed_and_read(
             if tensor.name in name:
                 tensor.raw_data = bytes(len(tensor.raw_data))
         one = pcmc.compile(model)
-        y = pcmc.Session(one, pcmc.Physics(dac=True, adc=True)).run(None, {"x": np.ones((2, 6), np.float32)})[0]
+        y = pcmc.Session(one, pcmc.Physics(dac=True, adc=True)).run(None, {"x": np.ones((2, 6), np.float32)})[
+            0
+        ]
         bias = next(builders.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "b0")
         assert np.allclose(y, bias, atol=20 * (np.abs(bias).max() or 1) / 255)
 

@@ -47,7 +47,7 @@ def test_a_read_takes_a_cycle_for_each_vector_and_phase():
 
 
 def test_phases_multiply_the_cycles():
-    """27 + 1 rows on tiles of 14: two blocks of one column strip, stacked in one tile of 28 x 8 side by side: two turns."""
+    """27 + 1 rows on tiles of 14 x 8: two blocks of 14 x 4, side by side in one tile: two turns."""
     program = pcmc.compile(builders.conv((4, 3, 3, 3), (8, 7)), fast(builders.chip(14, 8)))
     (bank,) = program.banks.values()
     assert (len(bank.table), program.tiles, bank.phases) == (2, 1, 2)

@@ -78,7 +78,7 @@ def test_automatic_padding(auto_pad, stride, kernel, size):
     [("VALID", [0, 0, 0, 0]), ("SAME_UPPER", [2, 1, 2, 2]), ("SAME_LOWER", [2, 2, 2, 1])],
 )
 def test_automatic_padding_with_dilation_counts_the_dilated_window(auto_pad, pads):
-    """onnxruntime takes no SAME with dilation: the judge is the same convolution with its padding spelled out."""
+    """onnxruntime takes no SAME with dilation: the judge has its padding spelled out."""
     filters, size, dilations = (2, 2, 3, 4), (9, 8), [2, 1]
     proto = builders.conv(filters, size, auto_pad=auto_pad, dilations=dilations)
     spelled_out = builders.conv(filters, size, pads=pads, dilations=dilations)

@@ -23,7 +23,7 @@ PRODUCTS = {
 
 
 def follow(kind, followers, constants, *, bias=False, outputs=(), opset=builders.OPSET, dtype=np.float32):
-    """A product of PRODUCTS named `product`, making `p`, followed by the given nodes, the last of which makes `y`."""
+    """A product of PRODUCTS named `product`, making `p`, then the given nodes, of which one makes `y`."""
     shape, x, out, _ = PRODUCTS[kind]
     element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     tensors = {"w": weights(*shape, dtype=dtype), **constants}
@@ -132,7 +132,7 @@ def test_batch_normalization_is_folded_and_undone(kind, bias, opset):
 
 
 def test_batch_normalization_of_a_sequence_is_over_the_rows_of_a_left_constant():
-    """The channel axis of [N, 5, 4] is axis 1: the columns of a matrix on the left, but not of one on the right."""
+    """Channels of [N, 5, 4] are axis 1: the columns of a matrix on the left, not of one on the right."""
     builders.compiled_like_onnxruntime(follow("columns", *normalization(5)))
     proto = follow("dense3", *normalization(3))
     program = builders.compiled_like_onnxruntime(proto)
