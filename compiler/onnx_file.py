@@ -78,19 +78,22 @@ def _parse(data: bytes, origin: str) -> Any:
     return model
 
 
-def tensors_of(graph: Any) -> Iterator[Any]:
-    """Every TensorProto of a graph: initializers and attributes, those of nested graphs too."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield sparse.values
-        yield sparse.indices
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for body in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from tensors_of(body)
+def tensors_of(part: Any) -> Iterator[Any]:
+    """Every TensorProto of a graph or function: initializers and attributes, those of nested graphs too."""
+    sparse = list(getattr(part, "sparse_initializer", ()))
+    yield from getattr(part, "initializer", ())
+    attributes = list(getattr(part, "attribute_proto", ()))  # defaults of a function's attributes
+    for attribute in (*attributes, *(attribute for node in part.node for attribute in node.attribute)):
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        sparse += [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+        sparse += attribute.sparse_tensors
+        for body in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+            yield from tensors_of(body)
+    for tensor in sparse:
+        yield tensor.values
+        yield tensor.indices
 
 
 def _load_external_data(model: Any, origin: str, folder: Path | None) -> None:
@@ -99,7 +102,7 @@ def _load_external_data(model: Any, origin: str, folder: Path | None) -> None:
     """
     import onnx
 
-    for tensor in tensors_of(model.graph):
+    for tensor in (tensor for part in (model.graph, *model.functions) for tensor in tensors_of(part)):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -135,7 +138,7 @@ def _check_data(model: Any, origin: str) -> None:
     """Every tensor holds as many values as its dimensions say, which onnx's checker leaves open."""
     from onnx import numpy_helper
 
-    for tensor in tensors_of(model.graph):
+    for tensor in (tensor for part in (model.graph, *model.functions) for tensor in tensors_of(part)):
         try:
             numpy_helper.to_array(tensor)
         except UnicodeDecodeError:
@@ -157,13 +160,17 @@ def _check(model: Any, origin: str) -> None:
     import onnx
 
     local = {(function.domain, function.name) for function in model.functions}
-    for node in nodes_of(model.graph):
+    for node in (node for part in (model.graph, *model.functions) for node in nodes_of(part)):
         if node.domain not in KNOWN_DOMAINS and (node.domain, node.op_type) not in local:
             raise ModelError(
-                f"{origin}: node '{node.name or node.output[0]}' ({node.domain}:{node.op_type}): the "
-                "operator domain "
-                f"'{node.domain}' is not one that onnxruntime knows; export the model without it"
+                f"{origin}: node '{node.name or next(iter(node.output), '')}' "
+                f"({node.domain}:{node.op_type}): the operator domain '{node.domain}' is not one that "
+                "onnxruntime knows; export the model without it"
             )
+    for value in model.graph.input:
+        element = value.type.tensor_type.elem_type
+        if value.type.HasField("tensor_type") and element not in onnx.helper.get_all_tensor_dtypes():
+            raise ModelError(f"{origin}: input '{value.name}' is of an unknown type, {element}")
     newest = onnx.defs.onnx_opset_version()
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx") and opset.version > newest:

@@ -13,4 +13,5 @@ for physics in ("ideal", "dac,adc", "full"):
     print(f"{physics:8s} {np.mean(logits.argmax(axis=1) == y):.2%} of {len(y)} digits right")
 
 report = program.report()
-print(f"{report['chips']} chip, {report['latency_s'] * 1e6:.2f} us and {report['energy_j']['total'] * 1e9:.1f} nJ a digit")
+latency_us, energy_nj = report["latency_s"] * 1e6, report["energy_j"]["total"] * 1e9
+print(f"{report['chips']} chip, {latency_us:.2f} us and {energy_nj:.1f} nJ a digit")

@@ -213,6 +213,31 @@ def check_state(state: ChipState, program: Program) -> None:
             )
 
 
+def check_text(message: Any, name: str) -> None:
+    """Refuse an ONNX message, or one inside it, with names that are not UTF-8 text: protobuf lets them pass.
+
+    Raises:
+        ProgramError: beginning with `name`.
+    """
+    try:
+        fields = message.ListFields()
+        words = [word for field, value in fields if field.type == field.TYPE_STRING for word in _items(value)]
+        inner = [
+            item for field, value in fields if field.type == field.TYPE_MESSAGE for item in _items(value)
+        ]
+    except UnicodeDecodeError:
+        words, inner = [b""], []
+    if not all(isinstance(word, str) for word in words):
+        raise ProgramError(f"{name}: a name is not UTF-8 text")
+    for item in inner:
+        check_text(item, name)
+
+
+def _items(value: Any) -> list[Any]:
+    """The items of a repeated field, or the one of a single field."""
+    return [value] if isinstance(value, str | bytes) or hasattr(value, "ListFields") else list(value)
+
+
 def check_region(model: Any, name: str) -> None:
     """Refuse an ONNX model that names files or operators of unknown domains.
 
@@ -251,10 +276,11 @@ def _tensors(part: Any) -> Iterator[Any]:
     """Every tensor that a graph or function holds, in attributes and nested graphs too."""
     sparse = list(getattr(part, "sparse_initializer", ()))
     yield from getattr(part, "initializer", ())
+    defaults = list(getattr(part, "attribute_proto", ()))  # of a function's attributes
+    for attribute in (*defaults, *(attribute for node in part.node for attribute in node.attribute)):
+        yield from (attribute.t, *attribute.tensors)
+        sparse.extend((attribute.sparse_tensor, *attribute.sparse_tensors))
     for node in part.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            sparse.extend((attribute.sparse_tensor, *attribute.sparse_tensors))
         for body in _bodies(node):
             yield from _tensors(body)
     for tensor in sparse:

@@ -28,7 +28,7 @@ from pcmc.accel.tile import Window
 from pcmc.errors import PcmcError, ProgramError
 from pcmc.runtime.files import replacing
 from pcmc.runtime.program import BLOCK, FLOW, Bank, Folding, Program, Read, Step, TensorInfo
-from pcmc.runtime.program_check import check_program, check_region
+from pcmc.runtime.program_check import check_program, check_region, check_text
 from pcmc.runtime.regions import first_line
 from pcmc.runtime.state import BankState, ChipState
 
@@ -290,6 +290,7 @@ class _Reader:
             model.ParseFromString(self.member(name))
         except DecodeError:
             raise ValueError(f"'{name}' is not an ONNX model") from None
+        check_text(model, f"{self.origin}: {name}")
         for tensor in model.graph.initializer:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 location = next(

@@ -56,6 +56,8 @@ def run_region(session: Any, name: str, outputs: Sequence[str], feeds: Mapping[s
     """
     try:
         return list(session.run(list(outputs), dict(feeds)))
+    except MemoryError:
+        raise
     except Exception as error:  # onnxruntime raises its own, undocumented classes
         raise DataError(f"step '{name}': onnxruntime can't compute it: {first_line(error)}") from error
 

@@ -95,7 +95,8 @@ def _targets(bank: Bank) -> tuple[Floats, float, float]:
     bias_max = float(magnitudes.max(where=is_bias, initial=0.0))
     w_max = w_max or bias_max or 1.0
     drive = bias_max / w_max if bias_max else 1.0
-    targets = np.where(is_bias, bank.cells / np.float32(drive), bank.cells)
+    targets = bank.cells.copy()
+    targets[is_bias] = targets[is_bias].astype(np.float64) / drive
     return targets, w_max, drive
 
 

@@ -33,6 +33,7 @@ np.testing.assert_allclose(outputs, wanted, atol=1e-4)
 print(tile.kernels().__name__, round(100 * float(np.mean(outputs.argmax(axis=1) == y)), 2), pcmc.__file__)
 """
 
+
 class Place:
     """An empty virtual environment, and what was built for it."""
 
@@ -58,7 +59,9 @@ class Place:
 
     def pip_install(self, *what: object, cc: str | None = None) -> None:
         env = {"CC": cc} if cc else {}
-        self.run(self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what, env=env)
+        self.run(
+            self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what, env=env
+        )
 
     def commands_work(self, folder: Path) -> str:
         """Compile, report and compare on the command line in `folder`; returns compare's stderr."""

@@ -111,13 +111,20 @@ def _found(op: Op, graph: nx.MultiDiGraph, origin: str) -> tuple[Matrix, Read, s
             over="ignore", invalid="ignore"
         ):  # infinite and NaN weights are refused by _check_finite
             found = RULES[op.op_type](op, graph)
-        if found is not None and found[0].bias is not None and found[0].bias.shape != (found[0].cols,):
-            raise ValueError(f"a bias of {found[0].bias.size} numbers for {found[0].cols} outputs")
+        if found is not None:
+            _check_fit(found[0])
         return found
     except (ValueError, IndexError, ZeroDivisionError) as error:  # onnx's checker lets such models pass
         raise ModelError(
             f"{origin}: {op.label}: its attributes and constants do not fit each other: {error}"
         ) from error
+
+
+def _check_fit(matrix: Matrix) -> None:
+    if matrix.weights.ndim != (3 if matrix.groups > 1 else 2):
+        raise ValueError(f"weights of shape {list(matrix.weights.shape)} are no matrix")
+    if matrix.bias is not None and matrix.bias.shape != (matrix.cols,):
+        raise ValueError(f"a bias of {matrix.bias.size} numbers for {matrix.cols} outputs")
 
 
 def _refuse_unmapped(op: Op, graph: nx.MultiDiGraph, origin: str) -> None:

@@ -147,13 +147,13 @@ def _batch_normalization(follower: Op, tensor: str, cols: int, graph: nx.MultiDi
     gamma, beta, mean, variance = values
     if gamma is None or beta is None or mean is None or variance is None:
         return None
+    if any(value.shape != (cols,) for value in (gamma, beta, mean, variance)):
+        return None  # before opset 9 there could be a scale for each element
     with np.errstate(
         invalid="ignore", divide="ignore"
     ):  # a negative or zero variance: can't be undone, see below
         scale = gamma / np.sqrt(variance + follower.attributes.get("epsilon", 1e-5))
-    if scale.shape != (cols,) or not _can_be_undone(
-        scale
-    ):  # before opset 9 there could be a scale for each element
+    if not _can_be_undone(scale):
         return None
     return scale, beta - mean * scale
 

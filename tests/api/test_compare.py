@@ -228,14 +228,14 @@ def mixed() -> onnx.ModelProto:
         builders.node("Sum", ["b", "c", "d", "e"], ["y"]),
         builders.node("ArgMax", ["y"], ["best"], axis=1, keepdims=0),
     ]
-    inputs = {
+    inputs: dict[str, builders.Value] = {
         "x": ["N", 6],
         "keep": typed(TensorProto.BOOL, "N", 4),
         "count": typed(TensorProto.INT64, "N", 1),
         "code": typed(TensorProto.INT8, "N", 4),
         "half": typed(TensorProto.FLOAT16, "N", 1),
     }
-    outputs = {"y": ["N", 4], "best": typed(TensorProto.INT64, "N")}
+    outputs: dict[str, builders.Value] = {"y": ["N", 4], "best": typed(TensorProto.INT64, "N")}
     return builders.model(nodes, inputs, outputs, {"w": builders.weights(6, 4), "zero": np.float32(0)})
 
 

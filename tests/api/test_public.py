@@ -1,8 +1,10 @@
 """What `import pcmc` gives, and that it costs nothing until it is used."""
 
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +115,18 @@ def test_the_report_has_what_the_documentation_promises():
         "area_mm2",
     }
     assert promised <= report.keys()
+
+
+def test_every_test_that_security_md_names_is_there():
+    root = Path(__file__).resolve().parents[2]
+    named = set(re.findall(r"`(test_\w+)`", (root / "docs" / "security.md").read_text()))
+    defined = {
+        name
+        for path in (root / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+    }
+    assert len(named) > 15
+    assert named <= defined
 
 
 def test_a_model_may_be_a_path_a_name_bytes_or_a_proto(tmp_path):

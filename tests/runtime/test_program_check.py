@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 import pcmc
 from pcmc.errors import ProgramError
 from pcmc.runtime.program import Bank, Program, Step
-from pcmc.runtime.program_check import check_program, check_region, check_state
+from pcmc.runtime.program_check import check_program, check_region, check_state, check_text
 from pcmc.runtime.state import ChipState, program_chip
 
 
@@ -263,6 +263,13 @@ def in_body(model: onnx.ModelProto) -> None:
     )
 
 
+def in_default_of_a_function(model: onnx.ModelProto) -> None:
+    relu = helper.make_node("Relu", ["a"], ["b"])
+    function = helper.make_function("local", "f", ["a"], ["b"], [relu], [helper.make_opsetid("", 17)])
+    function.attribute_proto.append(helper.make_attribute("value", external()))
+    model.functions.append(function)
+
+
 def in_function(model: onnx.ModelProto) -> None:
     constant = helper.make_node("Constant", [], ["c"], value=external())
     model.functions.append(
@@ -280,6 +287,7 @@ def in_function(model: onnx.ModelProto) -> None:
         in_sparse_attribute,
         in_body,
         in_function,
+        in_default_of_a_function,
     ],
 )
 def test_a_tensor_that_points_to_a_file_is_refused_wherever_it_stands(put):
@@ -312,6 +320,16 @@ def test_functions_of_the_model_itself_are_known():
     )
     model.graph.node.append(helper.make_node("f", ["y"], ["z"], domain="local"))
     check_region(model, "m")
+
+
+@pytest.mark.parametrize("text", [b"dense0", b"x", b"w0", b"y"])
+def test_names_that_are_not_text_are_refused(text):
+    model = onnx.ModelProto()
+    data = builders.mlp([3, 2]).SerializeToString()
+    check_text(builders.mlp([3, 2]), "m")
+    model.ParseFromString(data.replace(text, b"\xff" * len(text)))
+    with pytest.raises(ProgramError, match="m: a name is not UTF-8 text"):
+        check_text(model, "m")
 
 
 # States.

@@ -10,6 +10,8 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -72,8 +74,6 @@ def saved() -> bytes:
 
 def bytes_of(one: Program) -> bytes:
     """The program file of a program, written through the public way into a folder of its own."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         one.save(Path(folder, "a.pcmc"))
         return Path(folder, "a.pcmc").read_bytes()
@@ -266,6 +266,11 @@ def test_compressed_members_are_refused(tmp_path):
     assert len(buffer.getvalue()) < 200_000
     refused(buffer.getvalue(), tmp_path, "is compressed")
 
+    def relabel(archive: zipfile.ZipFile) -> None:
+        archive.getinfo("flows.npy").compress_type = zipfile.ZIP_DEFLATED
+
+    refused(zipped(members_of(saved()), relabel), tmp_path, "is compressed")
+
 
 def test_members_that_overlap_are_refused(tmp_path):
     def overlap(archive: zipfile.ZipFile) -> None:
@@ -366,6 +371,15 @@ ARRAYS = {
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_arrays_that_are_not_what_they_should_be_are_refused(kind, tmp_path):
     refused(with_member(CELLS, ARRAYS[kind]), tmp_path)
+
+
+def test_a_shape_that_is_not_that_of_the_data_is_refused(tmp_path):
+    cells = program().banks["conv"].cells
+    for shape in (f"{cells.size - 1},", f"1, {cells.size}", f"{cells.size}, 1", f"{cells.size + 1},", ""):
+        header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + shape + "), }"
+        refused(with_member(CELLS, npy(header, cells.tobytes())), tmp_path)
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + f"{cells.size},), " + "}"
+    assert bytes_of(load_bytes(with_member(CELLS, npy(header, cells.tobytes())), tmp_path)) == saved()
 
 
 def test_header_of_objects_never_reaches_pickle(tmp_path):
@@ -508,6 +522,22 @@ def survives(data: bytes, folder: Path) -> None:
 @given(st.sampled_from(sorted(leaves(document()), key=str)), st.sampled_from(WRONG))
 def test_a_wrong_value_anywhere_in_the_document_is_one_clear_error(tmp_path_factory, path, value):
     survives(mutated(path, value), tmp_path_factory.getbasetemp())
+
+
+@pytest.mark.slow
+@settings(max_examples=100)
+@given(st.data())
+def test_damage_under_hashes_that_fit_is_one_clear_error(tmp_path_factory, data):
+    """A stranger can compute hashes: what they protect from is accidents alone."""
+    members = members_of(saved())
+    name = data.draw(st.sampled_from(sorted(members.keys() - {"program.json"})))
+    damaged = bytearray(members[name])
+    start = data.draw(st.integers(0, len(damaged)))
+    end = data.draw(st.integers(start, min(len(damaged), start + 8)))
+    damaged[start:end] = data.draw(st.binary(max_size=8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # numpy's, of headers that look like those of Python 2
+        survives(packed({**members, name: bytes(damaged)}), tmp_path_factory.getbasetemp())
 
 
 @pytest.mark.slow

@@ -50,6 +50,15 @@ def test_inputs_that_do_not_fit_each_other_are_a_data_error_of_one_line():
         run_region(session, "r", ["y"], {"x": feeds["x"], "z": np.zeros(2)})
 
 
+def test_too_little_memory_stays_that():
+    class Hungry:
+        def run(self, *_):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run_region(Hungry(), "r", ["y"], {})
+
+
 def test_quantized_regions_are_not_optimized_and_others_are():
     constants = {"scale": np.float32(0.5), "zero": np.int8(0)}
     nodes = [builders.node("QuantizeLinear", ["x", "scale", "zero"], ["y"])]

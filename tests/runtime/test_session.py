@@ -17,6 +17,7 @@ from scipy.stats import norm
 
 import pcmc
 import real
+from pcmc.accel import reference, tile
 from pcmc.accel.chip import ChipSpec, chip_from_dict, chip_to_dict
 from pcmc.errors import ChipError, DataError, ProgramError
 from pcmc.models import zoo
@@ -103,8 +104,8 @@ def several() -> onnx.ModelProto:
         builders.node("Cast", ["c"], ["d"], name="whole", to=TensorProto.INT64),
     ]
     constants = {"w": builders.weights(6, 4), "v": builders.weights(4, 3, seed=1), "zero": np.float32(0)}
-    outputs = {"c": ["N", 3], "a": ["N", 4], "d": typed(TensorProto.INT64, "N", 3)}
-    inputs = {"x": ["N", 6], "keep": typed(TensorProto.BOOL, "N", 4)}
+    outputs: dict[str, builders.Value] = {"c": ["N", 3], "a": ["N", 4], "d": typed(TensorProto.INT64, "N", 3)}
+    inputs: dict[str, builders.Value] = {"x": ["N", 6], "keep": typed(TensorProto.BOOL, "N", 4)}
     return builders.model(nodes, inputs, outputs, constants)
 
 
@@ -376,8 +377,11 @@ def test_converters_do_not_depend_on_the_seed(physics):
 def test_samples_do_not_depend_on_their_batch(name, physics):
     session = pcmc.Session(shipped(name), physics, seed=1)
     together = session.run(None, {"x": images(12)})[0]
-    for index in range(12):
-        assert np.array_equal(session.run(None, {"x": images(12)[index : index + 1]})[0][0], together[index])
+    alone = np.concatenate([session.run(None, {"x": images(12)[i : i + 1]})[0] for i in range(12)])
+    if tile.kernels() is reference:  # numpy's products round as their sizes have it
+        assert np.allclose(alone, together, rtol=1e-4, atol=1e-4)
+    else:
+        assert np.array_equal(alone, together)
 
 
 def test_all_effects_off_is_ideal_to_the_bit():

@@ -180,6 +180,18 @@ def test_a_matrix_of_zeros_and_one_of_zeros_with_a_bias_are_programmed_and_read(
         assert np.allclose(y, bias, atol=20 * (np.abs(bias).max() or 1) / 255)
 
 
+def test_biases_far_smaller_or_larger_than_the_weights_use_the_whole_range_too():
+    for scale in (1e-30, 1e30):
+        model = builders.mlp([6, 3])
+        bias = (builders.weights(3, seed=1) * np.float32(scale)).astype(np.float32)
+        next(t for t in model.graph.initializer if t.name == "b0").raw_data = bias.tobytes()
+        one = pcmc.compile(model)
+        held = program_chip(one, EXACT, 0).banks["dense0"]
+        assert held.bias_drive == pytest.approx(np.abs(bias).max() / held.w_max)
+        cells = read_cells(one.banks["dense0"], held, one.chip, EXACT, 0).reshape(7, 3)
+        assert np.allclose(cells[-1], bias / held.bias_drive, rtol=1e-5)
+
+
 def test_clipped_conductances_stay_in_range():
     held = program_chip(program(), NOISY, 0).banks["dense0"].devices
     assert held.g_plus.min() >= 0
