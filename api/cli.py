@@ -32,7 +32,8 @@ ProgramArgument = Annotated[
     ),
 ]
 Chip = Annotated[
-    str, typer.Option("--chip", metavar="C", help="A shipped chip (see: pcmc chips) or a chip file.")
+    str | None,
+    typer.Option("--chip", metavar="C", help="A shipped chip (see: pcmc chips) or a chip file [nature2018]."),
 ]
 Shapes = Annotated[
     list[str] | None,
@@ -53,7 +54,7 @@ Threads = Annotated[int, typer.Option("--threads", metavar="N", help="0: all pro
 @app.command()
 def compile(
     model: Model,
-    chip: Chip = "nature2018",
+    chip: Chip = None,
     shape: Shapes = None,
     freeze: Freeze = None,
     output: Output = None,
@@ -84,7 +85,7 @@ def run(
         Path | None, typer.Option("--input", metavar="FILE.npz", help="An array for each input, by name.")
     ] = None,
     output: Output = None,
-    chip: Chip = "nature2018",
+    chip: Chip = None,
     shape: Shapes = None,
     freeze: Freeze = None,
     physics: PhysicsOption = "ideal",
@@ -116,7 +117,7 @@ def run(
 @app.command()
 def compare(
     model: Model,
-    chip: Chip = "nature2018",
+    chip: Chip = None,
     shape: Shapes = None,
     freeze: Freeze = None,
     data: Annotated[
@@ -154,7 +155,7 @@ def compare(
 @app.command()
 def report(
     program: ProgramArgument,
-    chip: Chip = "nature2018",
+    chip: Chip = None,
     shape: Shapes = None,
     freeze: Freeze = None,
     output: Output = None,
@@ -163,7 +164,7 @@ def report(
     """What a program uses of the chip, how long it takes, what it costs, and what stays digital."""
     from pcmc.commands import inputs, text
 
-    loaded = inputs.program(program, chip, shape, freeze)
+    loaded = inputs.program(program, chip, None if program.endswith(".pcmc") else shape, freeze)
     result = loaded.report(inputs.shapes(shape) if program.endswith(".pcmc") else None)
     if output is not None:
         inputs.write_json(result, output)
@@ -171,9 +172,7 @@ def report(
 
 
 @app.command()
-def show(
-    program: ProgramArgument, chip: Chip = "nature2018", shape: Shapes = None, as_json: AsJson = False
-) -> None:
+def show(program: ProgramArgument, chip: Chip = None, shape: Shapes = None, as_json: AsJson = False) -> None:
     """What a program holds: inputs, outputs, banks and steps."""
     from pcmc.commands import inputs, text
 
@@ -185,7 +184,7 @@ def show(
 def where(
     program: ProgramArgument,
     layer: Annotated[str, typer.Argument(metavar="LAYER")],
-    chip: Chip = "nature2018",
+    chip: Chip = None,
     shape: Shapes = None,
     as_json: AsJson = False,
 ) -> None:

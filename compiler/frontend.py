@@ -16,8 +16,9 @@ import networkx as nx
 from pcmc.compiler.graph import Op, Tensor, build_opgraph
 from pcmc.compiler.half import widen_half
 from pcmc.compiler.lowering.gemm import split_gemms
-from pcmc.compiler.onnx_file import bodies_of, first_line, nodes_of, read_model, readable_names
+from pcmc.compiler.onnx_file import read_model, readable_names
 from pcmc.errors import ModelError
+from pcmc.runtime.onnx_walk import bodies_of, first_line, nodes_of
 from pcmc.runtime.shapes import infer, is_static, quiet_options
 
 #: Operators whose result is not a function of their inputs.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pcmc.compiler.onnx_file import bodies_of
+from pcmc.runtime.onnx_walk import bodies_of
 
 HALF, FLOAT = 10, 1  # onnx.TensorProto.FLOAT16 and FLOAT
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pcmc.errors import ModelError
-from pcmc.runtime.regions import KNOWN_DOMAINS
+from pcmc.runtime.onnx_walk import KNOWN_DOMAINS, first_line, nodes_of, tensors_of
 
 
 def read_model(source: Any) -> tuple[Any, str]:
@@ -76,24 +76,6 @@ def _parse(data: bytes, origin: str) -> Any:
     if not model.HasField("graph") or not model.opset_import or not model.ir_version:
         raise ModelError(f"{origin}: is not an ONNX model: it has no graph, no opset or no IR version")
     return model
-
-
-def tensors_of(part: Any) -> Iterator[Any]:
-    """Every TensorProto of a graph or function: initializers and attributes, those of nested graphs too."""
-    sparse = list(getattr(part, "sparse_initializer", ()))
-    yield from getattr(part, "initializer", ())
-    attributes = list(getattr(part, "attribute_proto", ()))  # defaults of a function's attributes
-    for attribute in (*attributes, *(attribute for node in part.node for attribute in node.attribute)):
-        if attribute.HasField("t"):
-            yield attribute.t
-        yield from attribute.tensors
-        sparse += [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
-        sparse += attribute.sparse_tensors
-        for body in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-            yield from tensors_of(body)
-    for tensor in sparse:
-        yield tensor.values
-        yield tensor.indices
 
 
 def _load_external_data(model: Any, origin: str, folder: Path | None) -> None:
@@ -192,21 +174,3 @@ def _check(model: Any, origin: str) -> None:
         raise ModelError(f"{origin}: is not a valid ONNX model: {first_line(error)}") from None
     for value in shapeless:
         value.ClearField("shape")
-
-
-def nodes_of(graph: Any) -> Iterator[Any]:
-    """Every node of a graph, those of nested graphs too."""
-    for node in graph.node:
-        yield node
-        for body in bodies_of(node).values():
-            yield from nodes_of(body)
-
-
-def bodies_of(node: Any) -> dict[str, Any]:
-    """The graphs that a node holds (If, Loop, Scan), by attribute name."""
-    return {attribute.name: attribute.g for attribute in node.attribute if attribute.HasField("g")}
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -4,15 +4,14 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from pcmc.accel.mesh import board_side
 from pcmc.errors import ProgramError
+from pcmc.runtime.onnx_walk import KNOWN_DOMAINS, nodes_of, tensors_of
 from pcmc.runtime.program import Bank, Program
-from pcmc.runtime.regions import KNOWN_DOMAINS
 from pcmc.runtime.state import ChipState
 
 #: A larger board, size or number of bytes per value is none that a model asks for.
@@ -248,40 +247,13 @@ def check_region(model: Any, name: str) -> None:
 
     local = {(function.domain, function.name) for function in model.functions}
     for part in (model.graph, *model.functions):
-        for tensor in _tensors(part):
+        for tensor in tensors_of(part):
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 raise ProgramError(
                     f"{name}: tensor '{tensor.name}' points to a file: a program file holds all its data"
                 )
-        for node in _nodes(part):
+        for node in nodes_of(part):
             if node.domain not in KNOWN_DOMAINS and (node.domain, node.op_type) not in local:
                 raise ProgramError(
                     f"{name}: node '{node.name}' ({node.domain}:{node.op_type}) is of an unknown domain"
                 )
-
-
-def _nodes(part: Any) -> Iterator[Any]:
-    """Every node of a graph or function, those of nested graphs too."""
-    for node in part.node:
-        yield node
-        for body in _bodies(node):
-            yield from _nodes(body)
-
-
-def _bodies(node: Any) -> list[Any]:
-    return [body for a in node.attribute for body in ([a.g] if a.HasField("g") else []) + list(a.graphs)]
-
-
-def _tensors(part: Any) -> Iterator[Any]:
-    """Every tensor that a graph or function holds, in attributes and nested graphs too."""
-    sparse = list(getattr(part, "sparse_initializer", ()))
-    yield from getattr(part, "initializer", ())
-    defaults = list(getattr(part, "attribute_proto", ()))  # of a function's attributes
-    for attribute in (*defaults, *(attribute for node in part.node for attribute in node.attribute)):
-        yield from (attribute.t, *attribute.tensors)
-        sparse.extend((attribute.sparse_tensor, *attribute.sparse_tensors))
-    for node in part.node:
-        for body in _bodies(node):
-            yield from _tensors(body)
-    for tensor in sparse:
-        yield from (tensor.values, tensor.indices)

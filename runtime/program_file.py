@@ -27,9 +27,9 @@ from pcmc.accel.chip import chip_from_dict, chip_to_dict
 from pcmc.accel.tile import Window
 from pcmc.errors import PcmcError, ProgramError
 from pcmc.runtime.files import replacing
+from pcmc.runtime.onnx_walk import first_line
 from pcmc.runtime.program import BLOCK, FLOW, Bank, Folding, Program, Read, Step, TensorInfo
 from pcmc.runtime.program_check import check_program, check_region, check_text
-from pcmc.runtime.regions import first_line
 from pcmc.runtime.state import BankState, ChipState
 
 FORMAT = "pcmc program"

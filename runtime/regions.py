@@ -6,19 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pcmc.errors import DataError, ProgramError
+from pcmc.runtime.onnx_walk import first_line
 
-#: Operator domains that onnxruntime implements.
-KNOWN_DOMAINS = frozenset(
-    {
-        "",
-        "ai.onnx",
-        "ai.onnx.ml",
-        "ai.onnx.training",
-        "ai.onnx.preview.training",
-        "com.microsoft",
-        "com.microsoft.nchwc",
-    }
-)
 #: Operators of quantized models: onnxruntime's own fusions would round elsewhere than the model says.
 QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
@@ -60,8 +49,3 @@ def run_region(session: Any, name: str, outputs: Sequence[str], feeds: Mapping[s
         raise
     except Exception as error:  # onnxruntime raises its own, undocumented classes
         raise DataError(f"step '{name}': onnxruntime can't compute it: {first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

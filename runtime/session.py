@@ -38,6 +38,19 @@ class NodeArg:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelMeta:
+    """What a model says of itself, with the names that onnxruntime gives it."""
+
+    producer_name: str
+    graph_name: str
+    domain: str
+    description: str
+    graph_description: str
+    version: int
+    custom_metadata_map: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedBank:
     """A bank ready to be read: its cells as the physics leaves them, its converters, its digital bias."""
 
@@ -127,6 +140,23 @@ class Session:
     def get_outputs(self) -> list[NodeArg]:
         """The graph's outputs."""
         return [_node_arg(info) for info in self.program.outputs]
+
+    def get_overridable_initializers(self) -> list[NodeArg]:
+        """None: initializers are constants here, and those of matrices lie in tiles."""
+        return []
+
+    def get_modelmeta(self) -> ModelMeta:
+        """What the user's model says of itself."""
+        model = self.program.model
+        return ModelMeta(
+            producer_name=model.producer_name,
+            graph_name=model.graph.name,
+            domain=model.domain,
+            description=model.doc_string,
+            graph_description=model.graph.doc_string,
+            version=model.model_version,
+            custom_metadata_map={entry.key: entry.value for entry in model.metadata_props},
+        )
 
     def get_providers(self) -> list[str]:
         """Who computes: the simulated chip, and onnxruntime's CPU for digital regions."""

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pcmc.errors import DataError
-from pcmc.runtime.regions import first_line
+from pcmc.runtime.onnx_walk import first_line
 from pcmc.workflows.compile import compile, model_path
 
 if TYPE_CHECKING:
     from pcmc.runtime.program import Program
 
 Array = npt.NDArray[Any]
+DEFAULT_CHIP = "nature2018"
 MOST_ELEMENTS = 1 << 31
 
 
@@ -57,19 +58,34 @@ def _short(text: str) -> str:
 
 
 def compiled(
-    source: Path, chip: str, shape: Sequence[str] | None, freeze: Sequence[str] | None, check: bool = False
+    source: Path,
+    chip: str | None,
+    shape: Sequence[str] | None,
+    freeze: Sequence[str] | None,
+    check: bool = False,
 ) -> Program:
     """Compile a model file."""
-    return compile(source, chip, shapes=shapes(shape), freeze=frozen(freeze), check=check)
+    return compile(source, chip or DEFAULT_CHIP, shapes=shapes(shape), freeze=frozen(freeze), check=check)
 
 
-def program(name: str, chip: str, shape: Sequence[str] | None, freeze: Sequence[str] | None) -> Program:
-    """A program: read from a .pcmc file, or compiled from a model."""
-    if name.endswith(".pcmc"):
-        from pcmc.runtime.program_file import load
+def program(
+    name: str, chip: str | None, shape: Sequence[str] | None, freeze: Sequence[str] | None
+) -> Program:
+    """A program: read from a .pcmc file, or compiled from a model.
 
-        return load(name)
-    return compiled(model_path(name), chip, shape, freeze)
+    Raises:
+        DataError: a flag of the compiler for a program that is compiled already.
+    """
+    if not name.endswith(".pcmc"):
+        return compiled(model_path(name), chip, shape, freeze)
+    for flag, value in (("--chip", chip), ("--shape", shape), ("--freeze", freeze)):
+        if value:
+            raise DataError(
+                f"{name}: {flag} is for models; this program is compiled already: compile the model again"
+            )
+    from pcmc.runtime.program_file import load
+
+    return load(name)
 
 
 def write_graph(

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from pcmc.accel.random import stream
 from pcmc.errors import DataError, ModelError
 from pcmc.progress import progress
-from pcmc.runtime.regions import first_line, run_region
+from pcmc.runtime.onnx_walk import first_line
+from pcmc.runtime.regions import run_region
 from pcmc.runtime.session import Session, check_input
 
 if TYPE_CHECKING:

@@ -395,3 +395,12 @@ def test_output_that_nobody_reads_is_no_traceback(tmp_path):
         assert child.stderr is not None
         child.stdout.close()
         assert b"Traceback" not in child.stderr.read()
+
+
+@pytest.mark.parametrize("flag", [("--chip", "nature2018"), ("--shape", "x=1,1,8,8"), ("--freeze", "x=1")])
+def test_a_flag_of_the_compiler_on_a_compiled_program_is_refused(run, done, flag):
+    done("compile", "digits-mlp", "-o", "m.pcmc")
+    result = run("compare", "m.pcmc", *flag)
+    assert result.code == 2
+    why = "is for models; this program is compiled already: compile the model again"
+    assert result.err == f"pcmc: m.pcmc: {flag[0]} {why}\n"

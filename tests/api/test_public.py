@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 import pcmc
 from pcmc import errors
+from pcmc.models import zoo
 
 HEAVY = ("numpy", "onnx", "onnxruntime", "networkx", "scipy", "pooch", "typer", "google.protobuf", "rich")
 
@@ -139,3 +141,20 @@ def test_a_model_may_be_a_path_a_name_bytes_or_a_proto(tmp_path):
     for model in (path, str(path), path.read_bytes(), onnx.load(path)):
         report = pcmc.compile(model).report()
         assert {**report, "model": ""} == {**wanted, "model": ""}
+
+
+def test_the_rest_of_onnxruntimes_session_answers_too():
+    session = pcmc.Session(pcmc.compile("digits-cnn"))
+    theirs = onnxruntime.InferenceSession(zoo.path("digits-cnn"))
+    ours, meta = session.get_modelmeta(), theirs.get_modelmeta()
+    for name in (
+        "producer_name",
+        "graph_name",
+        "domain",
+        "description",
+        "graph_description",
+        "custom_metadata_map",
+    ):
+        assert getattr(ours, name) == getattr(meta, name), name
+    assert session.get_overridable_initializers() == theirs.get_overridable_initializers() == []
+    assert "CPUExecutionProvider" in session.get_providers()

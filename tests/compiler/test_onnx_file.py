@@ -8,8 +8,9 @@ from builders import node, weights
 from onnx import TensorProto, helper
 
 import pcmc
-from pcmc.compiler.onnx_file import bodies_of, nodes_of, read_model, tensors_of
+from pcmc.compiler.onnx_file import read_model
 from pcmc.errors import ModelError
+from pcmc.runtime.onnx_walk import bodies_of, nodes_of, tensors_of
 
 
 def refused(source, *parts):

@@ -7,7 +7,8 @@ import onnxruntime
 import pytest
 
 from pcmc.errors import DataError, ProgramError
-from pcmc.runtime.regions import KNOWN_DOMAINS, first_line, open_region, run_region
+from pcmc.runtime.onnx_walk import KNOWN_DOMAINS, first_line
+from pcmc.runtime.regions import open_region, run_region
 
 
 def doubling(name: str = "x") -> onnx.ModelProto:
