@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
-KERNELS := accel/_kernels.pyx accel/_tile_read.c accel/_tile_read.h accel/_tile_read_isa.h
+KERNELS := accel/_kernels.pyx $(wildcard accel/_[gt]*.[ch])
 ARGS :=
 
 .PHONY: help venv demo test bench lint wheel clean

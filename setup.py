@@ -10,8 +10,13 @@ extensions = cythonize(
     [
         Extension(
             "pcmc.accel._kernels",
-            sources=["accel/_kernels.pyx", "accel/_tile_read.c"],
-            depends=["accel/_tile_read.h", "accel/_tile_read_isa.h"],
+            sources=["accel/_kernels.pyx", "accel/_tile_read.c", "accel/_gaussian.c"],
+            depends=[
+                "accel/_tile_read.h",
+                "accel/_tile_read_isa.h",
+                "accel/_gaussian.h",
+                "accel/_gaussian_isa.h",
+            ],
             include_dirs=["accel"],
             extra_compile_args=["-O3"],
         )

@@ -3,11 +3,12 @@
 """The tile reads as Python sees them: the work is in _tile_read.c, the meaning in reference.py.
 
 Only `pcmc.accel.tile` calls these: nothing is checked here. Arrays are C-contiguous; `cells` is followed by
-`CELL_PADDING` floats that may be read; `scale` holds a range for each item, or nothing with converters off.
-Each call overwrites `out` for the items [first, last) only, without the GIL.
+`CELL_PADDING` floats that may be read, and so are `variances`, or they are empty: no noise; `scale` holds a
+range for each item, or nothing with converters off. Each call overwrites `out` for the items [first, last)
+only, without the GIL.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 
 cdef extern from "_tile_read.h" nogil:
@@ -30,6 +31,12 @@ cdef extern from "_tile_read.h" nogil:
         float adc_full
         const float *scale
 
+    struct pcmc_noise:
+        const float *variance
+        uint32_t key[4]
+        uint32_t first
+        int power
+
     struct pcmc_window:
         pass
 
@@ -42,15 +49,17 @@ cdef extern from "_tile_read.h" nogil:
 
     struct pcmc_kernels:
         const char *simd
-        int dense_read(const pcmc_bank *, const pcmc_converters *, const float *, float, float *,
-                       int64_t, int64_t) noexcept nogil
+        int dense_read(const pcmc_bank *, const pcmc_converters *, const pcmc_noise *, const float *, float,
+                       float *, int64_t, int64_t) noexcept nogil
         int dense_read_transposed(const pcmc_bank *, const pcmc_converters *, const float *, float *,
                                   int64_t, int64_t) noexcept nogil
-        int conv_read(const pcmc_bank *, const pcmc_converters *, const pcmc_window *, const pcmc_images *,
-                      const float *, float, float *, int64_t, int64_t, int64_t) noexcept nogil
+        int conv_read(const pcmc_bank *, const pcmc_converters *, const pcmc_noise *, const pcmc_window *,
+                      const pcmc_images *, const float *, float, float *, int64_t, int64_t,
+                      int64_t) noexcept nogil
         int conv_read_transposed(const pcmc_bank *, const pcmc_converters *, const pcmc_window *,
                                  const pcmc_images *, const float *, float *, int64_t, int64_t) noexcept nogil
         void input_range(const float *, int64_t, float, float *, int64_t, int64_t) noexcept nogil
+        void fill_gaussian(float *, int64_t, const uint32_t *, uint64_t) noexcept nogil
 
     # Named apart from the struct: in C tags and functions have name spaces of their own, in Cython not.
     const pcmc_kernels *choose_kernels "pcmc_kernels"()
@@ -85,6 +94,22 @@ cdef inline pcmc_converters make_converters(
     return converters
 
 
+cdef inline void split_key(const uint64_t[::1] key, uint32_t *words) noexcept nogil:
+    words[0] = <uint32_t> key[0]
+    words[1] = <uint32_t> (key[0] >> 32)
+    words[2] = <uint32_t> key[1]
+    words[3] = <uint32_t> (key[1] >> 32)
+
+
+cdef inline pcmc_noise make_noise(const float[::1] variances, const uint64_t[::1] noise) noexcept nogil:
+    cdef pcmc_noise made
+    made.variance = &variances[0] if variances.shape[0] else NULL
+    split_key(noise, made.key)
+    made.first = <uint32_t> noise[2]
+    made.power = <int> noise[3]
+    return made
+
+
 cdef inline pcmc_images make_images(
     const float[:, :, :, ::1] inputs, const float[:, :, :, ::1] outputs
 ) noexcept nogil:
@@ -100,10 +125,11 @@ cdef inline pcmc_images make_images(
 def dense_read(
     const float[:, ::1] x, const float[::1] cells, const int64_t[:, ::1] blocks, float[:, ::1] out,
     const float[::1] scale, float bias_drive, float dac_levels, float adc_levels, float adc_full,
-    int64_t first, int64_t last,
+    const float[::1] variances, const uint64_t[::1] noise, int64_t first, int64_t last,
 ):
     """See `reference.dense_read`."""
     cdef pcmc_bank bank
+    cdef pcmc_noise noises
     cdef pcmc_converters converters
     cdef int failed = 0
     if first >= last:
@@ -111,7 +137,10 @@ def dense_read(
     with nogil:
         bank = make_bank(cells, blocks, x.shape[1], out.shape[1])
         converters = make_converters(scale, dac_levels, adc_levels, adc_full)
-        failed = KERNELS.dense_read(&bank, &converters, &x[0, 0], bias_drive, &out[0, 0], first, last)
+        noises = make_noise(variances, noise)
+        failed = KERNELS.dense_read(
+            &bank, &converters, &noises, &x[0, 0], bias_drive, &out[0, 0], first, last
+        )
     if failed:
         raise MemoryError("no memory for the work space of a tile read")
 
@@ -138,10 +167,12 @@ def conv_read(
     const float[:, :, :, ::1] x, const float[::1] cells, const int64_t[:, ::1] blocks,
     float[:, :, :, ::1] out, const float[::1] scale, float bias_drive,
     float dac_levels, float adc_levels, float adc_full,
+    const float[::1] variances, const uint64_t[::1] noise,
     const int64_t[::1] window, int64_t chunks, int64_t first, int64_t last,
 ):
     """See `reference.conv_read`."""
     cdef pcmc_bank bank
+    cdef pcmc_noise noises
     cdef pcmc_converters converters
     cdef pcmc_images images
     cdef int failed = 0
@@ -151,9 +182,10 @@ def conv_read(
         bank = make_bank(cells, blocks, x.shape[1] * window[0] * window[1], out.shape[1])
         converters = make_converters(scale, dac_levels, adc_levels, adc_full)
         images = make_images(x, out)
+        noises = make_noise(variances, noise)
         failed = KERNELS.conv_read(
-            &bank, &converters, <const pcmc_window *> &window[0], &images, &x[0, 0, 0, 0], bias_drive,
-            &out[0, 0, 0, 0], chunks, first, last
+            &bank, &converters, &noises, <const pcmc_window *> &window[0], &images,
+            &x[0, 0, 0, 0], bias_drive, &out[0, 0, 0, 0], chunks, first, last
         )
     if failed:
         raise MemoryError("no memory for the work space of a tile read")
@@ -190,3 +222,15 @@ def input_range(const float[:, ::1] x, float floor, float[::1] scale, int64_t fi
         return
     with nogil:
         KERNELS.input_range(&x[0, 0], x.shape[1], floor, &scale[0], first, last)
+
+
+def fill_gaussian(
+    float[::1] out, const uint64_t[::1] key, uint64_t counter0, int64_t first, int64_t last
+):
+    """See `reference.fill_gaussian`."""
+    cdef uint32_t[4] words
+    if first >= last:
+        return
+    with nogil:
+        split_key(key, words)
+        KERNELS.fill_gaussian(&out[first], last - first, words, counter0 + <uint64_t> first)

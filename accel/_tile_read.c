@@ -46,6 +46,11 @@ static inline float code(float value, float levels)
     return (value + ROUNDER) - ROUNDER;
 }
 
+static float raise_one(float value, int power)
+{
+    return power == 1 ? fabsf(value) : value * value;
+}
+
 static float quantize_one(float value, struct step step, float levels)
 {
     return levels > 0.0f ? code(value / step.div, levels) * step.mul : value;

@@ -10,6 +10,8 @@
 
 #include <stdint.h>
 
+#include "_gaussian.h"
+
 #define PCMC_CELL_PADDING 64
 
 struct pcmc_block { /* a row of the table; int64 [n, 6] on the Python side */
@@ -28,6 +30,13 @@ struct pcmc_converters { /* levels 0: off; scale: one per vector (convolutions: 
     const float *scale;
 };
 
+struct pcmc_noise { /* variance NULL: none */
+    const float *variance; /* of a current of 1 through each cell; packed and padded as the cells */
+    uint32_t key[4];
+    uint32_t first; /* index of item 0 of this call in its stream */
+    int power;      /* variances go with |input|^power, 1 or 2 */
+};
+
 struct pcmc_window { /* a convolution's window, top and left padding */
     int64_t kernel_y, kernel_x, stride_y, stride_x, dilation_y, dilation_x, top, left;
 };
@@ -39,21 +48,22 @@ struct pcmc_images { /* x [n, channels, height, width] and out [n, bank.cols, ou
 struct pcmc_kernels {
     const char *simd;
     /* x [vectors, bank.rows] -> out [vectors, bank.cols]; an item is a vector */
-    int (*dense_read)(const struct pcmc_bank *, const struct pcmc_converters *, const float *x,
-                      float bias_drive, float *out, int64_t first, int64_t last);
+    int (*dense_read)(const struct pcmc_bank *, const struct pcmc_converters *, const struct pcmc_noise *,
+                      const float *x, float bias_drive, float *out, int64_t first, int64_t last);
     /* d [vectors, bank.cols] -> out [vectors, bank.rows]; an item is a vector */
     int (*dense_read_transposed)(const struct pcmc_bank *, const struct pcmc_converters *, const float *d,
                                  float *out, int64_t first, int64_t last);
     /* x -> out; item = image * chunks + chunk, a chunk is a band of output rows */
-    int (*conv_read)(const struct pcmc_bank *, const struct pcmc_converters *, const struct pcmc_window *,
-                     const struct pcmc_images *, const float *x, float bias_drive, float *out, int64_t chunks,
-                     int64_t first, int64_t last);
+    int (*conv_read)(const struct pcmc_bank *, const struct pcmc_converters *, const struct pcmc_noise *,
+                     const struct pcmc_window *, const struct pcmc_images *, const float *x, float bias_drive,
+                     float *out, int64_t chunks, int64_t first, int64_t last);
     /* d, shaped as a read's output -> out, shaped as its input; an item is an image */
     int (*conv_read_transposed)(const struct pcmc_bank *, const struct pcmc_converters *,
                                 const struct pcmc_window *, const struct pcmc_images *, const float *d,
                                 float *out, int64_t first, int64_t last);
     /* scale[i] = max(floor, max |x[i, :]|), NaN left out; x [items, n] */
     void (*input_range)(const float *x, int64_t n, float floor, float *scale, int64_t first, int64_t last);
+    pcmc_fill_gaussian *fill_gaussian;
 };
 
 /* The kernels of the best instruction set of this processor; PCMC_SIMD=plain|avx2|avx512 in the environment

@@ -137,6 +137,17 @@ static TARGET void FN(scaled)(float *restrict to, const float *restrict from, in
         to[i] = from[i] * factor;
 }
 
+/* What variances go with: |x|^power. */
+static TARGET void FN(raise)(float *restrict to, const float *restrict from, int64_t n, int power)
+{
+    if (power == 1)
+        for (int64_t i = 0; i < n; i++)
+            to[i] = fabsf(from[i]);
+    else
+        for (int64_t i = 0; i < n; i++)
+            to[i] = from[i] * from[i];
+}
+
 static TARGET void FN(input_range)(const float *x, int64_t n, float floor, float *scale, int64_t first,
                                    int64_t last)
 {
@@ -172,6 +183,11 @@ struct FN(chunk) {
     int64_t ldo;
     float *strip; /* room for a strip of a block's columns */
     const int64_t *strip_off;
+    const struct pcmc_noise *noise; /* its variance NULL: none, and the others here unused */
+    const float *raised;            /* |x|^power, as x */
+    const float *raised_drive;      /* |drive|^power, as drive */
+    float *variance_strip;
+    uint64_t v0; /* index of the first vector in the stream of noise */
 };
 
 /* The widest strip that many vectors read at once. */
@@ -193,9 +209,33 @@ static TARGET void FN(add_vectors)(float *out, const float *acc, int64_t nc, int
         FN(add)(out + b * ldo, acc + b * ACC_LD, width);
 }
 
-static TARGET void FN(dense_block)(const struct pcmc_block *block, const float *w,
+/* Adds noise to the sums of nc vectors from v on, n lanes from column j on. */
+static TARGET void FN(dense_noise)(const struct pcmc_block *block, int64_t index, const struct FN(chunk) *chunk,
+                                   const float *lanes, const int64_t *off, int64_t v, int64_t nc, int64_t j,
+                                   int64_t nv, float *acc)
+{
+    float variance[MAX_BROADCAST * ACC_LD];
+    int64_t inputs = block->rows - block->bias;
+    const float *bias = chunk->noise->variance + block->offset + inputs * block->cols;
+    struct pcmc_place place = {.lane = (uint32_t)j, .block = (uint32_t)index, .row = chunk->v0 + (uint64_t)v};
+    memcpy(place.key, chunk->noise->key, sizeof place.key);
+    FN(bias_lanes)(variance, bias + j, nc, nv * VL, block->bias ? chunk->raised_drive + v : NULL);
+    FN(micros)[FN(group)(nc)][nv - 1](lanes, off, inputs, chunk->raised + v * chunk->ldx + block->row0, 1,
+                                      chunk->ldx, variance);
+    FN(pcmc_add_noise)(acc, variance, nc, nv * VL, ACC_LD, &place);
+}
+
+static TARGET void FN(copy_strip)(float *strip, const float *w, int64_t rows, int64_t cols, int64_t nv)
+{
+    for (int64_t k = 0; k < rows; k++)
+        memcpy(strip + k * FN(STRIP), w + k * cols, sizeof(float) * (size_t)(nv * VL));
+}
+
+static TARGET void FN(dense_block)(const struct pcmc_block *block, int64_t index, const float *cells,
                                    const struct FN(chunk) *chunk, const int64_t *off, float *acc)
 {
+    const float *w = cells + block->offset;
+    const float *variance = chunk->noise->variance ? chunk->noise->variance + block->offset : NULL;
     int64_t inputs = block->rows - block->bias, left = (block->cols + VL - 1) / VL;
     const float *bias = w + inputs * block->cols;
     /* Rows a page apart compete for cache sets and pages: many vectors are worth a copy of the strip. */
@@ -204,13 +244,15 @@ static TARGET void FN(dense_block)(const struct pcmc_block *block, const float *
     for (int64_t j = 0, nv; left > 0; left -= nv, j += nv * VL) {
         nv = FN(portion)(left, FN(widest)[FN(group)(chunk->n)]);
         int64_t width = min64(nv * VL, block->cols - j);
-        const float *lanes = w + j;
+        const float *lanes = w + j, *variance_lanes = variance ? variance + j : NULL;
         const int64_t *from = copy ? chunk->strip_off : off;
         if (copy) {
-            for (int64_t k = 0; k < inputs; k++)
-                memcpy(chunk->strip + k * FN(STRIP), w + j + k * block->cols,
-                       sizeof(float) * (size_t)(nv * VL));
+            FN(copy_strip)(chunk->strip, lanes, inputs, block->cols, nv);
             lanes = chunk->strip;
+        }
+        if (copy && variance) {
+            FN(copy_strip)(chunk->variance_strip, variance_lanes, inputs, block->cols, nv);
+            variance_lanes = chunk->variance_strip;
         }
         for (int64_t v = 0, nc; v < chunk->n; v += nc) {
             int g = FN(group)(chunk->n - v);
@@ -218,10 +260,12 @@ static TARGET void FN(dense_block)(const struct pcmc_block *block, const float *
             const float *inputs_of_v = chunk->x + v * chunk->ldx + block->row0;
             micro_kernel *micro = FN(micros)[g][nv - 1];
             float *out = chunk->out + v * chunk->ldo + block->col0 + j;
-            if (chunk->adc_levels > 0.0f) {
+            if (chunk->adc_levels > 0.0f || variance) {
                 FN(bias_lanes)(acc, bias + j, nc, nv * VL, block->bias ? chunk->drive + v : NULL);
                 micro(lanes, from, inputs, inputs_of_v, 1, chunk->ldx, acc);
-                for (int64_t b = 0; b < nc; b++)
+                if (variance)
+                    FN(dense_noise)(block, index, chunk, variance_lanes, from, v, nc, j, nv, acc);
+                for (int64_t b = 0; chunk->adc_levels > 0.0f && b < nc; b++)
                     FN(quantize)(acc + b * ACC_LD, acc + b * ACC_LD, width, chunk->adc[v + b], chunk->adc_levels);
                 FN(add_vectors)(out, acc, nc, width, chunk->ldo);
                 continue;
@@ -252,24 +296,36 @@ static TARGET void FN(dense_blocks)(const struct pcmc_bank *bank, const struct F
         }
         for (; filled < block->rows; filled++)
             off[filled] = filled * stride;
-        FN(dense_block)(block, bank->cells + block->offset, chunk, off, acc);
+        FN(dense_block)(block, i, bank->cells, chunk, off, acc);
     }
 }
 
+static TARGET void FN(raise_vectors)(float *to, const float *from, int64_t n, int64_t width, int64_t ld,
+                                     const float *drive, float *raised_drive, int power)
+{
+    for (int64_t v = 0; v < n; v++)
+        FN(raise)(to + v * ld, from + v * ld, width, power);
+    FN(raise)(raised_drive, drive, n, power);
+}
+
 static TARGET int FN(dense_read)(const struct pcmc_bank *bank, const struct pcmc_converters *conv,
-                                 const float *x, float bias_drive, float *out, int64_t first, int64_t last)
+                                 const struct pcmc_noise *noise, const float *x, float bias_drive, float *out,
+                                 int64_t first, int64_t last)
 {
     /* As many vectors at once as keep their inputs in the second-level cache. */
     int64_t most = min64(max64(65536 / (bank->rows + 1), 64) / 8 * 8, max64(last - first, 1));
     int64_t ldx = (bank->rows / 16 | 1) * 16 + 16;
-    int dac = conv->dac_levels > 0.0f;
+    int dac = conv->dac_levels > 0.0f, noisy = noise->variance != NULL;
     int64_t *off = malloc(sizeof(int64_t) * (size_t)(bank->rows + 1));
     float *drive = malloc(sizeof(float) * (size_t)most);
     struct step *adc = malloc(sizeof(struct step) * (size_t)most);
     int64_t *strip_off = malloc(sizeof(int64_t) * (size_t)(bank->rows + 1));
     float *strip = malloc(sizeof(float) * (size_t)((bank->rows + 1) * FN(STRIP)));
+    float *variance_strip = noisy ? malloc(sizeof(float) * (size_t)((bank->rows + 1) * FN(STRIP))) : NULL;
     float *quantized = dac ? malloc(sizeof(float) * (size_t)(most * ldx)) : NULL;
-    int failed = !off || !drive || !adc || !strip || !strip_off || (dac && !quantized);
+    float *raised = noisy ? malloc(sizeof(float) * (size_t)(most * (ldx + 1))) : NULL;
+    int failed = !off || !drive || !adc || !strip || !strip_off || (dac && !quantized)
+                 || (noisy && (!raised || !variance_strip));
     for (int64_t k = 0; !failed && k < bank->rows; k++)
         strip_off[k] = k * FN(STRIP);
     for (int64_t v0 = first, n; !failed && v0 < last; v0 += n) {
@@ -282,6 +338,9 @@ static TARGET int FN(dense_read)(const struct pcmc_bank *bank, const struct pcmc
             if (dac)
                 FN(quantize)(from + v * bank->rows, quantized + v * ldx, bank->rows, step, conv->dac_levels);
         }
+        if (noisy)
+            FN(raise_vectors)(raised, dac ? quantized : from, n, bank->rows, dac ? ldx : bank->rows, drive,
+                              raised + most * ldx, noise->power);
         struct FN(chunk) chunk = {
             .x = dac ? quantized : from,
             .ldx = dac ? ldx : bank->rows,
@@ -293,6 +352,11 @@ static TARGET int FN(dense_read)(const struct pcmc_bank *bank, const struct pcmc
             .ldo = bank->cols,
             .strip = strip,
             .strip_off = strip_off,
+            .noise = noise,
+            .raised = raised,
+            .raised_drive = noisy ? raised + most * ldx : NULL,
+            .variance_strip = variance_strip,
+            .v0 = (uint64_t)noise->first + (uint64_t)v0,
         };
         memset(chunk.out, 0, sizeof(float) * (size_t)(n * bank->cols));
         FN(dense_blocks)(bank, &chunk, off);
@@ -301,7 +365,9 @@ static TARGET int FN(dense_read)(const struct pcmc_bank *bank, const struct pcmc
     free(drive);
     free(adc);
     free(quantized);
+    free(raised);
     free(strip);
+    free(variance_strip);
     free(strip_off);
     return failed ? -1 : 0;
 }
@@ -444,13 +510,37 @@ static TARGET void FN(move_columns)(enum move move, float *planes, float *acc, i
     }
 }
 
+/* What a convolution's noise needs of one image; variance NULL: none. */
+struct FN(haze) {
+    const float *variance; /* as the cells */
+    const float *planes;   /* |input|^power */
+    float drive;           /* |drive|^power */
+    struct pcmc_place place;
+};
+
+/* Adds noise to the sums of columns [j, j + nc) of a block at nv vectors of positions from q on. */
+static TARGET void FN(conv_noise)(const struct pcmc_block *block, const struct planes *p, struct FN(haze) *haze,
+                                  int64_t q, int64_t j, int64_t nc, int64_t nv, float *acc)
+{
+    float sums[MAX_BROADCAST * ACC_LD];
+    int64_t inputs = block->rows - block->bias;
+    const float *variance = haze->variance + block->offset, *bias = variance + inputs * block->cols;
+    for (int64_t b = 0; b < nc; b++)
+        FN(fill)(sums + b * ACC_LD, nv * VL, block->bias ? bias[j + b] * haze->drive : 0.0f);
+    FN(micros)[FN(group)(nc)][nv - 1](haze->planes + q, p->row + block->row0, inputs, variance + j, block->cols, 1,
+                                      sums);
+    haze->place.lane = (uint32_t)q;
+    haze->place.row = (uint64_t)j;
+    FN(pcmc_add_noise)(acc, sums, nc, nv * VL, ACC_LD, &haze->place);
+}
+
 static TARGET void FN(conv_block)(const struct pcmc_block *block, const float *w, const struct planes *p,
-                                  const float *planes, int64_t q, int64_t end, float drive, struct step adc,
-                                  float adc_levels, int fresh, float *out, int64_t out_width,
+                                  const float *planes, int64_t q, int64_t end, float drive, struct FN(haze) *haze,
+                                  struct step adc, float adc_levels, int fresh, float *out, int64_t out_width,
                                   int64_t out_size)
 {
     float acc[MAX_BROADCAST * ACC_LD];
-    int digitized = adc_levels > 0.0f;
+    int digitized = adc_levels > 0.0f || haze->variance;
     int64_t run = sum_run(out_size, block->rows - block->bias);
     int64_t inputs = block->rows - block->bias, cols = block->cols, left = (end - q + VL - 1) / VL;
     const float *bias = w + inputs * cols;
@@ -466,7 +556,9 @@ static TARGET void FN(conv_block)(const struct pcmc_block *block, const float *w
                 FN(fill)(acc + b * ACC_LD, nv * VL, digitized && block->bias ? bias[j + b] * drive : 0.0f);
             if (digitized) {
                 FN(micros)[g][nv - 1](planes + q, p->row + block->row0, inputs, w + j, cols, 1, acc);
-                for (int64_t b = 0; b < nc; b++)
+                if (haze->variance)
+                    FN(conv_noise)(block, p, haze, q, j, nc, nv, acc);
+                for (int64_t b = 0; adc_levels > 0.0f && b < nc; b++)
                     FN(quantize)(acc + b * ACC_LD, acc + b * ACC_LD, nv * VL, adc, adc_levels);
                 FN(move_columns)(ADD, plane, acc, nc, q, to, p->width, out_width, out_size);
                 continue;
@@ -489,20 +581,36 @@ static TARGET void FN(conv_block)(const struct pcmc_block *block, const float *w
     }
 }
 
+/* Rows [first, last) of the planes to |input|^power. */
+static TARGET void FN(raise_planes)(const struct planes *p, int64_t channels, const float *planes, float *raised,
+                                    int64_t first, int64_t last, int power)
+{
+    for (int64_t i = 0, phases = p->phases_y * p->phases_x; i < channels * phases; i++)
+        if (p->used[i / phases]) {
+            int64_t at = i * p->stride + first * p->width;
+            FN(raise)(raised + at, planes + at, (last - first) * p->width, power);
+        }
+}
+
 static TARGET int FN(conv_read)(const struct pcmc_bank *bank, const struct pcmc_converters *conv,
-                                const struct pcmc_window *w, const struct pcmc_images *im, const float *x,
-                                float bias_drive, float *out, int64_t chunks, int64_t first, int64_t last)
+                                const struct pcmc_noise *noise, const struct pcmc_window *w,
+                                const struct pcmc_images *im, const float *x, float bias_drive, float *out,
+                                int64_t chunks, int64_t first, int64_t last)
 {
     struct planes p;
+    struct FN(haze) haze = {.variance = noise->variance};
+    memcpy(haze.place.key, noise->key, sizeof noise->key);
     int failed = make_planes(&p, bank, w, im);
     float *planes = failed ? NULL : calloc((size_t)p.size, sizeof(float));
+    float *raised = failed || !noise->variance ? NULL : calloc((size_t)p.size, sizeof(float));
     float *line = failed ? NULL : malloc(sizeof(float) * (size_t)(im->width + 1));
     int64_t out_size = im->out_height * im->out_width;
-    failed = failed || !planes || !line;
+    failed = failed || !planes || !line || (noise->variance && !raised);
     for (int64_t item = first; !failed && item < last; item++) {
         int64_t image = item / chunks, chunk = item % chunks;
         int64_t top = im->out_height * chunk / chunks, bottom = im->out_height * (chunk + 1) / chunks;
         struct step dac = dac_step(conv, image), adc = adc_step(conv, image);
+        float drive = quantize_one(bias_drive, dac, conv->dac_levels);
         if (top == bottom)
             continue;
         for (int64_t j = 0; j < bank->cols; j++)
@@ -510,16 +618,23 @@ static TARGET int FN(conv_read)(const struct pcmc_bank *bank, const struct pcmc_
                    sizeof(float) * (size_t)((bottom - top) * im->out_width));
         FN(fill_planes)(&p, w, im, x + image * im->channels * im->height * im->width, top, bottom + p.reach,
                         dac, conv->dac_levels, line, planes);
+        if (noise->variance) {
+            FN(raise_planes)(&p, im->channels, planes, raised, top, bottom + p.reach, noise->power);
+            haze.planes = raised;
+            haze.drive = raise_one(drive, noise->power);
+            haze.place.item = noise->first + (uint32_t)image;
+        }
         for (int64_t i = 0, reach = 0; i < bank->n_blocks; i++) {
             int fresh = is_fresh(&bank->blocks[i], &reach);
+            haze.place.block = (uint32_t)i;
             FN(conv_block)(&bank->blocks[i], bank->cells + bank->blocks[i].offset, &p, planes, top * p.width,
-                           (bottom - 1) * p.width + im->out_width,
-                           quantize_one(bias_drive, dac, conv->dac_levels), adc, conv->adc_levels, fresh,
+                           (bottom - 1) * p.width + im->out_width, drive, &haze, adc, conv->adc_levels, fresh,
                            out + image * bank->cols * out_size, im->out_width, out_size);
         }
     }
     free(line);
     free(planes);
+    free(raised);
     free_planes(&p);
     return failed ? -1 : 0;
 }
@@ -627,4 +742,5 @@ static const struct pcmc_kernels FN(kernels) = {
     .conv_read = FN(conv_read),
     .conv_read_transposed = FN(conv_read_transposed),
     .input_range = FN(input_range),
+    .fill_gaussian = FN(pcmc_fill_gaussian),
 };

@@ -6,20 +6,19 @@ range and unit of a field stand beside it, as the `Annotated` rule of `pcmc.acce
 
 import dataclasses
 import difflib
-import math
 import os
 import stat
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
+from pcmc.accel.cell_specs import CELL_KINDS, CellSpec, IdealCellSpec, TwoTierCellSpec
 from pcmc.accel.fields import (
     Choice,
     Flag,
     Real,
-    Reals,
     Text,
     Whole,
     check_names,
@@ -30,6 +29,28 @@ from pcmc.accel.fields import (
 )
 from pcmc.errors import ChipError
 
+__all__ = [
+    "CELL_KINDS",
+    "MAX_FILE_BYTES",
+    "AdcSpec",
+    "BoardSpec",
+    "CellSpec",
+    "ChipSpec",
+    "CostSpec",
+    "DacSpec",
+    "DigitalSpec",
+    "EffectsSpec",
+    "IdealCellSpec",
+    "LayoutSpec",
+    "LinkSpec",
+    "TileSpec",
+    "TwoTierCellSpec",
+    "chip_from_dict",
+    "chip_names",
+    "chip_to_dict",
+    "load_chip",
+]
+
 MAX_FILE_BYTES = 1_000_000
 """A chip file is a page or two of text; anything larger is something else."""
 
@@ -38,52 +59,6 @@ _JOULES = Real(0.0, 1e-3, "J")
 _SQUARE_MICROMETRES = Real(0.0, 1e9, "um2")
 _SQUARE_MILLIMETRES = Real(0.0, 1e6, "mm2")
 _PER_CYCLE = Real(1e-6, 1e12)
-
-
-@dataclass(frozen=True, slots=True)
-class TwoTierCellSpec:
-    """Kind "2pcm+3t1c": a pair of PCM devices worth `significance` times, and a capacitor cell worth 1.
-
-    The statistics of the PCM devices are functions of x = G / g_max_fit_us: see `pcmc.accel.cells.pcm`.
-    """
-
-    kind: Annotated[str, Choice(("2pcm+3t1c",))]
-    significance: Annotated[float, Real(0.01, 1000.0)]
-    g_max_us: Annotated[float, Real(0.01, 10_000.0, "uS")]
-    g_max_fit_us: Annotated[float, Real(0.01, 10_000.0, "uS")]
-    programming_error_us: Annotated[tuple[float, ...], Reals(-1e4, 1e4, 1, 8, "uS")]
-    read_noise_scale: Annotated[float, Real(0.0, 10.0)]
-    read_noise_exponent: Annotated[float, Real(-0.99, 0.0)]
-    read_noise_max: Annotated[float, Real(0.0, 10.0)]
-    t0_s: Annotated[float, Real(1e-9, 1e9, "s")]
-    t_read_s: Annotated[float, _SECONDS]
-    low_tier_in_inference: Annotated[bool, Flag()]
-
-
-@dataclass(frozen=True, slots=True)
-class IdealCellSpec:
-    """Kind "ideal": a cell that holds any weight exactly. It has no conductances; both properties are 1."""
-
-    kind: Annotated[str, Choice(("ideal",))]
-
-    @property
-    def g_max_us(self) -> float:
-        """1, so that `significance * g_max_us / w_max` is defined for every kind."""
-        return 1.0
-
-    @property
-    def significance(self) -> float:
-        """1; see `g_max_us`."""
-        return 1.0
-
-
-CellSpec: TypeAlias = TwoTierCellSpec | IdealCellSpec
-"""The parameters of a cell; which ones there are depends on its `kind`."""
-
-CELL_KINDS: dict[str, type[TwoTierCellSpec] | type[IdealCellSpec]] = {
-    "2pcm+3t1c": TwoTierCellSpec,
-    "ideal": IdealCellSpec,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +114,9 @@ class EffectsSpec:
     """What physics "full" switches on in the cells, together with `dac.on` and `adc.on`."""
 
     programming_error: Annotated[bool, Flag()]
-    read_noise: Annotated[str, Choice(("frozen", "off"))]
+    read_noise: Annotated[str, Choice(("frozen", "fast", "split", "off"))]
+    drift: Annotated[bool, Flag()] = False
+    stuck: Annotated[bool, Flag()] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,38 +246,18 @@ def _check_consistency(spec: ChipSpec, origin: str) -> None:
     """ChipError if two fields contradict each other, each being within its own range."""
     if spec.tile.bias_row and spec.tile.rows == 1:
         raise ChipError(f"{origin}: [tile] rows = 1: must be at least 2 where bias_row = true")
-    if isinstance(spec.cell, TwoTierCellSpec):
-        _check_two_tier(spec.cell, origin)
-        return
-    if spec.effects.programming_error:
-        raise ChipError(f"{origin}: [effects] programming_error = true: must be false with ideal cells")
-    if spec.effects.read_noise != "off":
-        raise ChipError(f'{origin}: [effects] read_noise = "frozen": must be "off" with ideal cells')
-
-
-def _check_two_tier(cell: TwoTierCellSpec, origin: str) -> None:
-    """ChipError if the PCM statistics don't cover what is used, or what is asked is not modelled."""
-    if cell.g_max_us > cell.g_max_fit_us:
+    try:
+        spec.cell.check()
+    except ChipError as error:
+        raise ChipError(f"{origin}: [cell] {error}") from None
+    for field in dataclasses.fields(EffectsSpec):
+        value = getattr(spec.effects, field.name)
+        if value in (False, "off") or field.name in spec.cell.effects:
+            continue
+        off = "false" if value is True else '"off"'
         raise ChipError(
-            f"{origin}: [cell] g_max_us = {cell.g_max_us:g}: must be at most g_max_fit_us = "
-            f"{cell.g_max_fit_us:g} uS, up to which the statistics were fitted"
-        )
-    if cell.t_read_s > cell.t0_s:
-        raise ChipError(
-            f"{origin}: [cell] t_read_s = {cell.t_read_s:g}: must be at most t0_s = {cell.t0_s:g} s, the "
-            "time of the first read"
-        )
-    for percent in range(101):
-        x = percent / 100 * cell.g_max_us / cell.g_max_fit_us
-        if math.fsum(c * x**power for power, c in enumerate(cell.programming_error_us)) < 0:
-            raise ChipError(
-                f"{origin}: [cell] programming_error_us = {shown(cell.programming_error_us)}: must not "
-                f"give a negative standard deviation, as it does at {x * cell.g_max_fit_us:g} uS"
-            )
-    if cell.low_tier_in_inference:
-        raise ChipError(
-            f"{origin}: [cell] low_tier_in_inference = true: must be false; a network that was programmed "
-            "and then only runs is read from its PCM pairs"
+            f"{origin}: [effects] {field.name} = {shown(value)}: must be {off} with {spec.cell.kind} cells"
+            + ("" if isinstance(spec.cell, IdealCellSpec) else " whose [cell] gives no law of it")
         )
 
 

@@ -5,6 +5,7 @@ beside the name, and `take_section` checks all of them alike. Chip descriptions 
 files from strangers, so nothing that comes in is taken on trust, not even that it can be printed.
 """
 
+import dataclasses
 import difflib
 import functools
 import typing
@@ -133,6 +134,13 @@ def rules(section: type) -> dict[str, Any]:
     return {name: getattr(hint, "__metadata__", (hint,))[0] for name, hint in hints.items()}
 
 
+@functools.cache
+def optional(section: type) -> frozenset[str]:
+    """The fields of a dataclass that have a default: a file may leave them out."""
+    fields = dataclasses.fields(section)
+    return frozenset(field.name for field in fields if field.default is not dataclasses.MISSING)
+
+
 def take(rule: Rule, value: object, field: str) -> Any:
     """The value as the rule keeps it; ChipError that names field, value and rule otherwise."""
     try:
@@ -152,12 +160,16 @@ def take_section(section: type, name: str, table: object, origin: str) -> Any:
         raise ChipError(f"{origin}: {name} = {shown(table)}: must be a section, [{name}]")
     check_names(table, section, origin, f"[{name}] ")
     return section(
-        **{key: take(rule, table[key], f"{origin}: [{name}] {key}") for key, rule in rules(section).items()}
+        **{
+            key: take(rule, table[key], f"{origin}: [{name}] {key}")
+            for key, rule in rules(section).items()
+            if key in table
+        }
     )
 
 
 def check_names(table: dict[str, Any], section: type, origin: str, place: str = "") -> None:
-    """ChipError if a name in `table` is no field of `section`, or a field is missing from it.
+    """ChipError if a name in `table` is no field of `section`, or a field without default is missing.
 
     Unknown names come first: a misspelt field is both, and the spelling is what the user wants to hear of.
     """
@@ -170,7 +182,7 @@ def check_names(table: dict[str, Any], section: type, origin: str, place: str = 
             kind = "section" if isinstance(value, dict) else "field"
             raise ChipError(f"{origin}: {place}{name}: unknown {kind}; {hint}")
     for name, rule in known.items():
-        if name not in table:
+        if name not in table and name not in optional(section):
             wanted = f"{rule}" if hasattr(rule, "take") else f"a section, [{name}]"
             raise ChipError(f"{origin}: {place}{name}: missing; must be {wanted}")
 

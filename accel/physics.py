@@ -5,16 +5,22 @@
 | dac               | inputs are rounded to the levels of the input converters                | tile |
 | adc               | outputs are rounded to the levels of the output converters, and clipped | tile |
 | programming_error | devices end up beside their targets, once per programming               | cells |
-| read_noise        | "frozen": conductances as one read finds them, drawn once per session   | cells |
+| read_noise        | conductances as reads find them; which reads share it, its kind says    | cells, tile |
+| drift             | conductances change with the time since programming                     | cells |
+| stuck             | some devices hold one level whatever is programmed                      | cells |
+
+Kinds of read noise: "frozen" is drawn once per session and time, "fast" anew at each read, and "split" has
+the part that is slower than a batch of reads frozen and the rest fast.
 """
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from pcmc.accel.chip import ChipSpec, IdealCellSpec
 from pcmc.errors import ChipError
 
-READ_NOISE_KINDS = ("frozen",)
-"""The kinds of read noise that there are: "frozen", as aihwkit draws it."""
+READ_NOISE_KINDS = ("frozen", "fast", "split")
+"""The kinds of read noise that there are: "frozen" as aihwkit draws it, "fast", and "split" between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +35,14 @@ class Physics:
     adc: bool = False
     programming_error: bool = False
     read_noise: str | None = None
+    drift: bool = False
+    stuck: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("dac", "adc", "programming_error"):
-            if not isinstance(getattr(self, name), bool):
-                raise ChipError(f"physics: {name} = {getattr(self, name)!r}: must be True or False")
+        for field in fields(Physics):
+            value = getattr(self, field.name)
+            if field.name != "read_noise" and not isinstance(value, bool):
+                raise ChipError(f"physics: {field.name} = {value!r}: must be True or False")
         if self.read_noise is not None and self.read_noise not in READ_NOISE_KINDS:
             known = ", ".join(f'"{kind}"' for kind in READ_NOISE_KINDS)
             raise ChipError(f"physics: read_noise = {self.read_noise!r}: must be None or one of {known}")
@@ -43,6 +52,16 @@ class Physics:
         """Whether all effects are off."""
         return not self.names()
 
+    @property
+    def frozen_part(self) -> Literal["all", "slow"] | None:
+        """The part of the read noise that is drawn once: the `part` of a cell's `read`; None: nothing."""
+        return "all" if self.read_noise == "frozen" else "slow" if self.read_noise == "split" else None
+
+    @property
+    def fast_part(self) -> Literal["all", "fast"] | None:
+        """The part that is new at each read: the `part` of a cell's `noise_variance`; None: nothing."""
+        return "all" if self.read_noise == "fast" else "fast" if self.read_noise == "split" else None
+
     def names(self) -> tuple[str, ...]:
         """The names of the effects that are on, in the order of the fields."""
         return tuple(name for name in EFFECTS if getattr(self, name))
@@ -51,8 +70,8 @@ class Physics:
 EFFECTS = tuple(field.name for field in fields(Physics))
 """The names of all effects."""
 
-CELL_EFFECTS = ("programming_error", "read_noise")
-"""The effects that an ideal cell doesn't have."""
+CELL_EFFECTS = ("programming_error", "read_noise", "drift", "stuck")
+"""The effects of cells; which of them a chip's cell can have, `CellSpec.effects` says."""
 
 
 def resolve(choice: "str | Physics", chip: ChipSpec) -> Physics:
@@ -60,47 +79,57 @@ def resolve(choice: "str | Physics", chip: ChipSpec) -> Physics:
 
     Args:
         choice: "ideal" (none), "full" (those that the chip file states on), names of effects with commas
-            between them ("dac,adc"; on whatever the chip file says), or a Physics.
+            between them ("dac,adc"; on whatever the chip file says), or a Physics. "read_noise" is of the
+            kind that the chip file names, or frozen if it says "off"; "read_noise=fast" says which.
         chip: the chip; its `dac.on`, `adc.on` and `effects` say what "full" is.
 
     Raises:
         ChipError: an unknown name, or an effect that the chip's cell doesn't have.
     """
+    noise = None if chip.effects.read_noise == "off" else chip.effects.read_noise
     if isinstance(choice, Physics):
         physics = choice
     elif choice == "ideal":
         return Physics()
     elif choice == "full":
-        frozen = None if chip.effects.read_noise == "off" else chip.effects.read_noise
-        physics = Physics(chip.dac.on, chip.adc.on, chip.effects.programming_error, frozen)
+        effects = chip.effects
+        physics = Physics(
+            chip.dac.on, chip.adc.on, effects.programming_error, noise, effects.drift, effects.stuck
+        )
     else:
-        physics = _from_names(choice)
-    if isinstance(chip.cell, IdealCellSpec):
-        for name in physics.names():
-            if name in CELL_EFFECTS:
-                raise ChipError(
-                    f"physics {name}: chip {chip.name} has ideal cells, which have none; leave it out"
-                )
+        physics = _from_names(choice, noise or READ_NOISE_KINDS[0])
+    for name in physics.names():
+        if name in CELL_EFFECTS and name not in chip.cell.effects:
+            none = (
+                "which have none"
+                if isinstance(chip.cell, IdealCellSpec)
+                else f"and its [cell] gives no law of {name}"
+            )
+            cells = f"chip {chip.name} has {chip.cell.kind} cells"
+            raise ChipError(f"physics {name}: {cells}, {none}; leave it out")
     return physics
 
 
-def _from_names(choice: object) -> Physics:
-    """The effects in a list of names with commas between them."""
+def _from_names(choice: object, noise: str) -> Physics:
+    """The effects in a list of names with commas between them; `noise` is the kind of "read_noise"."""
     if not isinstance(choice, str):
         raise ChipError(f"physics {choice!r}: must be a text or a Physics; {_known()}")
-    names = [name.strip() for name in choice.split(",")]
-    for name in names:
-        if name not in EFFECTS:
+    switches: dict[str, bool] = {}
+    kind = None
+    for item in choice.split(","):
+        name, equals, value = (part.strip() for part in item.partition("="))
+        if name not in EFFECTS or (equals and name != "read_noise"):
             alone = (
-                f"{name} must stand alone" if name in ("ideal", "full") else f"no effect of the name {name!r}"
+                f"{name} must stand alone"
+                if name in ("ideal", "full")
+                else f"no effect of the name {item.strip()!r}"
             )
             raise ChipError(f"physics {choice!r}: {alone}; {_known()}")
-    return Physics(
-        "dac" in names,
-        "adc" in names,
-        "programming_error" in names,
-        READ_NOISE_KINDS[0] if "read_noise" in names else None,
-    )
+        if name == "read_noise":
+            kind = value if equals else noise
+        else:
+            switches[name] = True
+    return Physics(read_noise=kind, **switches)
 
 
 def _known() -> str:

@@ -6,12 +6,22 @@ The kernels are tested against them, and they run where no C compiler was at han
   row-major at `cells[offset:]`; with bias = 1 its last row is driven by `bias_drive` instead of an input;
 * `scale` [items] is the input range of each vector (convolutions: of each image), unused with converters off;
 * levels are L = 2^(bits - 1) - 1, and 0 switches a converter off;
+* `variances` is packed as the cells, or empty: no noise. `noise` is uint64 [4]: the key (two words), the
+  index of the first item in its stream, and the power p, 1 or 2;
 * every function overwrites `out` for the items [first, last) only, and returns nothing.
 
 With s the scale, and everything computed in float32:
 
     DAC   step = s / L             x becomes clip(rint(x / step), -L, L) * step, and so does the bias drive
     ADC   lsb = adc_full * s / L   a block's sum becomes clip(rint(sum / lsb), -L, L) * lsb
+
+Noise goes to a block's sum before the ADC: sqrt(|x|^p @ variances) times a normal number of its own, x being
+the inputs and the bias drive behind the DAC. The number has the counter {lane, item, row // 4, block}, block
+being the block's index in the table, and of the four numbers of this counter it is number row % 4:
+
+    dense  row = index of the vector, lane = column in the block, item = 0
+    conv   row = column in the block, item = index of the image,
+           lane = oy * (out_w + (kw - 1) * dilation // stride) + ox for the output position (oy, ox)
 
 rint rounds ties to even. A step that is zero or not finite gives 0; a NaN in a converter gives full scale.
 """
@@ -27,6 +37,17 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Words = NDArray[np.uint64]
+Bits = Any  # uint32, an array or one of them
+
+# Of Threefry-4x32, for each round of eight; and least-max-error polynomials, highest power first, of
+# -2 ln(1 + y) / y for 1 + y in [sqrt(1/2), sqrt(2)], and of cos and sin(pi/2 f) / f in f^2 for f in [-1, 1].
+ROTATIONS = ((10, 26), (11, 21), (13, 27), (23, 5), (6, 20), (17, 11), (25, 10), (18, 20))
+LOG = (
+    0.20213778, -0.32445169, 0.34501666, -0.39800331, 0.49939817, -0.66670120, 1.00000727, -1.99999988,
+)  # fmt: skip
+COSINE = (0.00085819064, -0.020810628, 0.25365075, -1.23369825, 0.99999994)
+SINE = (0.00015082262, -0.0046722330, 0.079688482, -0.64596337, 1.57079625)
 
 # Overflow and NaN are results like others: the converters turn them into codes.
 QUIET = np.errstate(all="ignore")
@@ -35,7 +56,8 @@ QUIET = np.errstate(all="ignore")
 @QUIET
 def dense_read(
     x: Floats, cells: Floats, blocks: Ints, out: Floats, scale: Floats, bias_drive: float,
-    dac_levels: float, adc_levels: float, adc_full: float, first: int, last: int,
+    dac_levels: float, adc_levels: float, adc_full: float, variances: Floats, noise: Words,
+    first: int, last: int,
 ) -> None:  # fmt: skip
     """Products of x [vectors, rows] with the bank, out [vectors, cols]; an item is a vector."""
     here = slice(first, last)
@@ -43,10 +65,19 @@ def dense_read(
     dac, adc = _steps(scale[here, None], dac_levels, adc_levels, adc_full)
     inputs = _convert(x[here], dac, dac_levels)
     drive = _convert(np.full((len(inputs), 1), bias_drive, np.float32), dac, dac_levels)
-    for rows, cols, weights, bias in _each_block(cells, blocks):
+    spreads = _each_block(variances, blocks) if variances.size else None
+    raised, raised_drive = _raise(inputs, noise), _raise(drive, noise)
+    vectors = int(noise[2]) + np.arange(first, last)[:, None]
+    for index, (rows, cols, weights, bias) in enumerate(_each_block(cells, blocks)):
         sums = inputs[:, rows] @ weights
         if bias is not None:
             sums += drive * bias
+        if spreads is not None:
+            *_, spread, bias_spread = next(spreads)
+            variance = raised[:, rows] @ spread
+            if bias_spread is not None:
+                variance += raised_drive * bias_spread
+            sums += _noise(variance, noise, np.arange(sums.shape[1]), 0, vectors, index)
         out[here, cols] += _convert(sums, adc, adc_levels)
 
 
@@ -67,7 +98,8 @@ def dense_read_transposed(
 @QUIET
 def conv_read(
     x: Floats, cells: Floats, blocks: Ints, out: Floats, scale: Floats, bias_drive: float,
-    dac_levels: float, adc_levels: float, adc_full: float, window: Ints, chunks: int, first: int, last: int,
+    dac_levels: float, adc_levels: float, adc_full: float, variances: Floats, noise: Words,
+    window: Ints, chunks: int, first: int, last: int,
 ) -> None:  # fmt: skip
     """Convolution of x [n, channels, h, w] with the bank, out [n, cols, out_h, out_w].
 
@@ -84,10 +116,20 @@ def conv_read(
         taps = [padded[at][:, band] for at in _taps(window, out.shape[2:])]
         inputs = np.stack(taps, axis=1).reshape(len(padded) * len(taps), -1)
         drive = _convert(np.full(1, bias_drive, np.float32), dac, dac_levels)
-        for rows, cols, weights, bias in _each_block(cells, blocks):
+        spreads = _each_block(variances, blocks) if variances.size else None
+        raised, raised_drive = _raise(inputs, noise), _raise(drive, noise)
+        lanes = _positions(window, out.shape[2:])[band].ravel()
+        for index, (rows, cols, weights, bias) in enumerate(_each_block(cells, blocks)):
             sums = weights.T @ inputs[rows]
             if bias is not None:
                 sums += (drive * bias)[:, None]
+            if spreads is not None:
+                *_, spread, bias_spread = next(spreads)
+                variance = spread.T @ raised[rows]
+                if bias_spread is not None:
+                    variance += (raised_drive * bias_spread)[:, None]
+                columns = np.arange(len(sums))[:, None]
+                sums += _noise(variance, noise, lanes, int(noise[2]) + image, columns, index)
             out[image, cols, band] += _convert(sums, adc, adc_levels).reshape(len(sums), -1, out.shape[3])
 
 
@@ -125,10 +167,43 @@ def input_range(x: Floats, floor: float, scale: Floats, first: int, last: int) -
     scale[first:last] = np.fmax.reduce(sizes, axis=1, initial=np.float32(floor))
 
 
+def fill_gaussian(out: Floats, key: Words, counter0: int, first: int, last: int) -> None:
+    """Set out[i] to number counter0 + i of the stream `key`, uint64 [2], for i in [first, last).
+
+    Numbers 64 g to 64 g + 63 come from the counters 16 g to 16 g + 15: of them,
+    number 16 k + l is the k-th of counter l.
+    """
+    start, stop = counter0 + first, counter0 + last
+    groups = np.arange(start // 64, -(-stop // 64), dtype=np.uint64)
+    counters: Any = groups[:, None] * np.uint64(16) + np.arange(16, dtype=np.uint64)
+    low, high = counters.astype(np.uint32), (counters >> np.uint64(32)).astype(np.uint32)
+    logs, turns = _quartet(key, low, high, np.uint32(0), np.uint32(0))
+    numbers = np.stack([np.sqrt(logs[k // 2]) * turns[k] for k in range(4)], axis=1).ravel()
+    out[first:last] = numbers[start % 64 :][: stop - start]
+
+
+def threefry(key: Words, counter: tuple[Bits, ...], rounds: int = 12) -> list[Bits]:
+    """Threefry-4x32 (Salmon et al., SC 2011): four random words from a key, uint64 [2], and four counters."""
+    words = [np.uint32(int(key[i // 2]) >> 32 * (i % 2) & 0xFFFFFFFF) for i in range(4)]
+    keys = [*words, np.bitwise_xor.reduce(np.array(words)) ^ np.uint32(0x1BD11BDA)]
+    x = [word + np.atleast_1d(counter_word) for word, counter_word in zip(words, counter, strict=True)]
+    for turn in range(rounds):
+        for first, second, distance in zip(
+            (0, 2), (3, 1) if turn % 2 else (1, 3), ROTATIONS[turn % 8], strict=True
+        ):
+            x[first] = x[first] + x[second]
+            x[second] = (x[second] << np.uint32(distance) | x[second] >> np.uint32(32 - distance)) ^ x[first]
+        if turn % 4 == 3:
+            group = turn // 4 + 1
+            x = [word + keys[(group + i) % 5] for i, word in enumerate(x)]
+            x[3] = x[3] + np.uint32(group)
+    return x
+
+
 def pairs() -> list[tuple[str, Callable[..., None], Callable[..., None]]]:
     """Every kernel as (name, compiled, twin); ImportError where the compiled ones are missing."""
     compiled = importlib.import_module("pcmc.accel._kernels")
-    twins = (dense_read, dense_read_transposed, conv_read, conv_read_transposed, input_range)
+    twins = (dense_read, dense_read_transposed, conv_read, conv_read_transposed, input_range, fill_gaussian)
     return [(twin.__name__, getattr(compiled, twin.__name__), twin) for twin in twins]
 
 
@@ -138,6 +213,62 @@ def _each_block(cells: Floats, blocks: Ints) -> Iterator[tuple[slice, slice, Flo
         block = cells[offset : offset + rows * cols].reshape(rows, cols)
         end = rows - bias
         yield slice(row0, row0 + end), slice(col0, col0 + cols), block[:end], block[-1] if bias else None
+
+
+def _raise(x: Floats, noise: Words) -> Floats:
+    """What variances go with: |x|^p."""
+    return np.abs(x) if int(noise[3]) == 1 else x * x
+
+
+def _positions(window: Ints, out_size: tuple[int, ...]) -> Ints:
+    """Number of each output position [oy, ox] of an image, as the counters of noise have it."""
+    kernel, strides, dilations, _ = window.reshape(4, 2).tolist()
+    width = out_size[1] + (kernel[1] - 1) * dilations[1] // strides[1]
+    return np.arange(out_size[0])[:, None] * width + np.arange(out_size[1])
+
+
+def _noise(variance: Floats, noise: Words, lanes: Ints, item: int, rows: Ints, block: int) -> Floats:
+    """Noise [rows, lanes] of this variance, for lanes [n], rows [m, 1]."""
+    fours, inverse = np.unique(rows // 4, return_inverse=True)
+    counter = (lanes.astype(np.uint32), np.uint32(item), fours.astype(np.uint32)[:, None], np.uint32(block))
+    logs, turns = _quartet(noise, *np.broadcast_arrays(*counter))
+    at, word = inverse.ravel(), rows.ravel() % 4
+    log, turn = np.stack(logs)[word // 2, at], np.stack(turns)[word, at]
+    result: Floats = np.sqrt(log * variance) * turn
+    return result
+
+
+def _quartet(key: Words, *counter: Bits) -> tuple[list[Floats], list[Floats]]:
+    """Two L and four t: sqrt(L[k // 2]) * t[k] are normal numbers (Box and Muller 1958)."""
+    x = threefry(key, counter)
+    turns = [turn for word in (x[1], x[3]) for turn in _circle(word)]
+    return [_minus_two_log(x[0]), _minus_two_log(x[2])], turns
+
+
+def _minus_two_log(word: Bits) -> Floats:
+    """-2 ln(u) of u = (word // 2 + 1/2) / 2^31, float32; relative error < 4e-7."""
+    u = (word >> np.uint32(1)).astype(np.float32) * np.float32(2.0**-31) + np.float32(2.0**-32)
+    bits = u.view(np.int32)
+    exponent = (bits - np.int32(0x3F3504F3)) >> np.int32(23)
+    y = (bits - (exponent << np.int32(23))).view(np.float32) - np.float32(1)
+    result: Floats = exponent.astype(np.float32) * np.float32(-1.38629436) + y * _horner(LOG, y)
+    return result
+
+
+def _circle(word: Bits) -> tuple[Floats, Floats]:
+    """Cosine and sine of an angle anywhere on the circle, float32; absolute error < 3e-7."""
+    f = word.view(np.int32).astype(np.float32) * np.float32(2.0**-31)
+    t = f * f
+    cosine = _horner(COSINE, t).view(np.uint32) ^ word << np.uint32(31)
+    return cosine.view(np.float32), _horner(SINE, t) * f
+
+
+def _horner(coefficients: tuple[float, ...], x: Floats) -> Floats:
+    """The polynomial in float32, highest power first."""
+    value = np.full_like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        value = value * x + np.float32(coefficient)
+    return value
 
 
 def _steps(scale: Floats, dac_levels: float, adc_levels: float, adc_full: float) -> tuple[Floats, Floats]:

@@ -8,6 +8,8 @@
     d = read_transposed(dy, bank)                                # [vectors, cols] -> [vectors, rows]
     d = read_transposed(dy, bank, window=w, image=(32, 32))      # [n, cols, oh, ow] -> [n, channels, 32, 32]
     bank = bank.with_cells(noisy)                                # same blocks, other weights
+    noise = Noise(bank.with_variances(variances), key=gaussian_key(seed, (0,), "fast_noise"))
+    y = read(x, bank, noise=replace(noise, step=1))              # a normal number in each ADC conversion
 
 `cells` is float32 [n]: the blocks one after the other, each row-major. `blocks` is int64 [blocks, 6] with
 the columns row0, col0, rows, cols, bias, offset. A block is the part of the matrix [rows, cols] from (row0,
@@ -19,7 +21,7 @@ matrix has the rows (channel * kh + ky) * kw + kx.
 The compiled kernels release the GIL; their numpy twins (`pcmc.accel.reference`, which has the formulas of
 the converters) take over where no C compiler was at hand, or with PCMC_KERNELS=numpy in the environment.
 Compiled results have the same bits whatever the number of threads and however vectors are batched, on one
-instruction set; PCMC_SIMD=plain|avx2|avx512 caps that.
+instruction set; PCMC_SIMD=plain|avx2|avx512 caps that. The normal numbers have the same bits everywhere.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from pcmc.accel import reference
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Words = NDArray[np.uint64]
 
 # Floats behind the cells that the kernels may read (and never use): PCMC_CELL_PADDING in _tile_read.h.
 CELL_PADDING = 64
@@ -53,7 +56,12 @@ MOST_LEVELS = 1 << 21
 # Kernel sizes, strides, dilations and paddings beyond this are no convolution.
 MOST_PIXELS = 1 << 24
 
-_NO_SCALE = np.zeros(0, np.float32)
+# Vectors and images in one stream of noise: their index has 32 bits.
+MOST_ITEMS = 1 << 32
+_WORD = (1 << 64) - 1
+
+_NONE = np.zeros(0, np.float32)
+_QUIET = np.zeros(4, np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +132,59 @@ class Bank:
     cols: int
     has_bias: bool
 
+    def with_variances(self, variances: Floats) -> Bank:
+        """The same blocks with variances, float32 [n], for a `Noise`; ValueError if one is negative or NaN,
+        too.
+        """
+        if not (variances >= 0).all():
+            raise ValueError("variances of a noise are negative or NaN")
+        return self.with_cells(variances)
+
     def with_cells(self, cells: Floats) -> Bank:
         """The same blocks with other weights, float32 [n] as in `make_bank`; ValueError if n differs."""
         if cells.shape != self.cells.shape:
             raise ValueError(f"cells have the shape {cells.shape}, should have {self.cells.shape}")
         return Bank(_padded(cells), self.blocks, self.rows, self.cols, self.has_bias)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Noise:
+    """Fast noise: new at each ADC conversion, independent between devices, Gaussian.
+
+    The sum of such noise over a column is one Gaussian with the variance `|x|^power @ variances`, so one
+    number is drawn for each conversion, of each block by itself, and none for a device. x is what the DAC
+    gives out; the bias drive counts as an input. Power 2 is noise of conductances, variances in (weight)^2,
+    read with voltages (exact whatever its spectrum); power 1 is white noise of currents integrated over
+    pulses whose width is |x|, variances in (weight)^2 x (input range of 1). Noise that stays
+    the same from vector to vector is something else: it belongs into the cells.
+
+    `variances` has the blocks of the bank that is read (`bank.with_variances(values)`). The number for item i
+    (vector, image) of a call depends on `key`, `step`, i + `first`, its block, column and position: not on
+    threads or the other items. Equal step, equal noise; calls that go on where others ended count `first` on,
+    all others take a new step. Another place in a batch is another number.
+    """
+
+    variances: Bank
+    key: tuple[int, int]
+    step: int = 0
+    power: int = 2
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        if self.power not in (1, 2):
+            raise ValueError(f"power of a noise is {self.power}, should be 1 (pulse width) or 2 (voltage)")
+        if not (0 <= self.key[0] <= _WORD and 0 <= self.key[1] <= _WORD and 0 <= self.step <= _WORD):
+            raise ValueError(f"key {self.key} and step {self.step} of a noise should have 64 bits each")
+
+    def packed(self, bank: Bank, items: int) -> tuple[Floats, Words]:
+        """As the kernels take it; ValueError if it is not made for this bank, or items run out."""
+        ours, theirs = self.variances.blocks, bank.blocks
+        if ours is not theirs and not np.array_equal(ours, theirs):
+            raise ValueError("the variances of a noise are of another bank: their blocks differ")
+        if not 0 <= self.first <= MOST_ITEMS - items:
+            raise ValueError(f"items {self.first} and {items} more of a noise are not within {MOST_ITEMS}")
+        words = (self.key[0], self.key[1] ^ self.step, self.first, self.power)
+        return self.variances.cells, np.array(words, np.uint64)
 
 
 def make_bank(cells: Floats, blocks: Ints, rows: int, cols: int) -> Bank:
@@ -156,6 +212,7 @@ def read(
     *,
     bias_drive: float = 1.0,
     converters: Converters = OFF,
+    noise: Noise | None = None,
     window: Window | None = None,
     threads: int = 1,
 ) -> Floats:
@@ -163,17 +220,19 @@ def read(
 
     x is float32 [vectors, bank.rows], the result [vectors, bank.cols]; with a window x is [n, channels, h,
     w], where bank.rows = channels * kh * kw, and the result [n, bank.cols, out_h, out_w]. The range of the
-    converters is that of each vector (image) by itself, see `input_range`. Raises ValueError if the shapes
-    do not fit, and MemoryError.
+    converters is that of each vector (image) by itself, see `input_range`. Noise comes to each block's sum,
+    with or without an ADC behind it. Raises ValueError if the shapes do not fit, and MemoryError.
     """
     x = _check_input(x, 2 if window is None else 4)
     scale = _scale(x, abs(bias_drive) if bank.has_bias else 0.0, converters, threads)
     levels = (converters.dac_levels, converters.adc_levels, converters.adc_full)
+    variances, stream = (_NONE, _QUIET) if noise is None else noise.packed(bank, len(x))
     if window is None:
         if x.shape[1] != bank.rows:
             raise ValueError(f"vectors have {x.shape[1]} values, but the bank {bank.rows} rows")
         out = np.empty((len(x), bank.cols), np.float32)
         args: tuple[Any, ...] = (x, bank.cells, bank.blocks, out, scale, bias_drive, *levels)
+        args += (variances, stream)
         _run(kernels().dense_read, args, len(x), _work(x, out, len(x), bank), threads)
         return out
     _check_channels(bank, window, x.shape[1])
@@ -182,7 +241,8 @@ def read(
     # Few images: cut each into bands of output rows, so that all threads have something to do.
     enough = len(x) >= 4 * threads or len(x) % threads == 0
     chunks = 1 if enough else min(threads, out_size[0])
-    args = (x, bank.cells, bank.blocks, out, scale, bias_drive, *levels, window.packed(), chunks)
+    args = (x, bank.cells, bank.blocks, out, scale, bias_drive, *levels, variances, stream)
+    args += (window.packed(), chunks)
     work = _work(x, out, len(x) * out_size[0] * out_size[1], bank)
     _run(kernels().conv_read, args, len(x) * chunks, work, threads)
     return out
@@ -267,7 +327,9 @@ def _run(kernel: Callable[..., None], args: tuple[Any, ...], items: int, work: i
     if threads <= 1:
         kernel(*args, 0, items)
         return
-    bounds = [items * i // threads for i in range(threads + 1)]
+    # Whole eights where there are enough: kernels take so many vectors at once.
+    unit = 8 if items >= 16 * threads else 1
+    bounds = [items * i // (threads * unit) * unit for i in range(threads)] + [items]
     parts = [_pool(threads).submit(kernel, *args, *bounds[i : i + 2]) for i in range(1, threads)]
     try:
         kernel(*args, *bounds[:2])  # this thread works, too
@@ -276,13 +338,30 @@ def _run(kernel: Callable[..., None], args: tuple[Any, ...], items: int, work: i
             part.result()
 
 
+def fill_gaussian(out: Floats, key: tuple[int, int], counter0: int = 0, threads: int = 1) -> None:
+    """Set out[i], float32 [n], to number counter0 + i of the stream `key`, standard normal.
+
+    The stream has 2^64 numbers with the same bits on every machine, so it may be cut in any way over calls
+    and threads. Numbers come from 31 bits: the largest are +-6.7. Raises ValueError for another type or shape
+    of `out`, and for numbers beyond the stream.
+    """
+    if out.dtype != np.float32 or out.ndim != 1 or not out.flags.c_contiguous or not out.flags.writeable:
+        raise ValueError(
+            f"out is {out.dtype} {out.shape}, should be float32, one-dimensional, writeable and in one piece"
+        )
+    if not 0 <= counter0 <= _WORD + 1 - out.size:
+        raise ValueError(f"numbers {counter0} and {out.size} more are not within a stream of 2^64")
+    words = np.array(key, np.uint64)
+    _run(kernels().fill_gaussian, (out, words, counter0), out.size, out.size * MOVE, threads)
+
+
 def _work(x: Floats, out: Floats, vectors: int, bank: Bank) -> int:
     """Size of a read in multiplications."""
     return vectors * bank.cells.size + MOVE * (x.size + out.size)
 
 
 def _scale(x: Floats, floor: float, converters: Converters, threads: int) -> Floats:
-    return input_range(x, floor, threads) if converters.on else _NO_SCALE
+    return input_range(x, floor, threads) if converters.on else _NONE
 
 
 def _padded(cells: Floats) -> Floats:

@@ -42,6 +42,10 @@ Shapes = Annotated[
 Freeze = Annotated[
     list[str] | None, typer.Option("--freeze", metavar="NAME=16000", help="Make an input a constant.")
 ]
+Digital = Annotated[
+    list[str] | None,
+    typer.Option("--digital", metavar="LAYER,LAYER", help="Layers that stay off the tiles."),
+]
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where the result goes.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PhysicsOption = Annotated[
@@ -49,6 +53,12 @@ PhysicsOption = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="One seed, one result.")]
 Threads = Annotated[int, typer.Option("--threads", metavar="N", help="0: all processors.")]
+At = Annotated[
+    str | None, typer.Option("--at", metavar="1h", help="Time since programming [the cell's first read].")
+]
+Compensation = Annotated[
+    str, typer.Option("--compensation", metavar="none|global|column", help="What is done about drift.")
+]
 
 
 @app.command()
@@ -57,6 +67,7 @@ def compile(
     chip: Chip = None,
     shape: Shapes = None,
     freeze: Freeze = None,
+    digital: Digital = None,
     output: Output = None,
     graph: Annotated[
         Path | None, typer.Option("--graph", metavar="FILE", help="Write the lowered graph: .dot or .json.")
@@ -69,11 +80,11 @@ def compile(
     from pcmc.workflows.compile import model_path
 
     source = model_path(model)
-    program = inputs.compiled(source, chip, shape, freeze, check)
+    program = inputs.compiled(source, chip, shape, freeze, digital, check)
     report = program.report()  # before anything is written: it may find that the shapes do not fit
     target = output or Path(source.name).with_suffix(".pcmc")
     if graph is not None:
-        inputs.write_graph(source, shape, freeze, graph)
+        inputs.write_graph(source, shape, freeze, digital, graph)
     program.save(target)
     _print(report, as_json, lambda: f"{text.summary(report)}\nwritten to {target}")
 
@@ -88,23 +99,26 @@ def run(
     chip: Chip = None,
     shape: Shapes = None,
     freeze: Freeze = None,
+    digital: Digital = None,
     physics: PhysicsOption = "ideal",
     seed: Seed = 0,
     threads: Threads = 0,
+    at: At = None,
+    compensation: Compensation = "none",
     as_json: AsJson = False,
 ) -> None:
     """Run a program on inputs and write its outputs."""
     from pcmc.commands import inputs, text
     from pcmc.runtime.session import Session
 
-    loaded = inputs.program(program, chip, shape, freeze)
+    loaded = inputs.program(program, chip, shape, freeze, digital)
     if data is None:
         raise DataError(
             "pcmc run needs --input FILE.npz with an array for each input: "
             + ", ".join(i.name for i in loaded.inputs)
         )
     feeds = inputs.arrays(data, loaded)
-    session = Session(loaded, physics, seed=seed, threads=threads)
+    session = Session(loaded, physics, seed=seed, threads=threads, at=at, compensation=compensation)
     names = [info.name for info in loaded.outputs]
     results = dict(zip(names, session.run(names, feeds), strict=True))
     if output is not None:
@@ -120,6 +134,7 @@ def compare(
     chip: Chip = None,
     shape: Shapes = None,
     freeze: Freeze = None,
+    digital: Digital = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -135,6 +150,14 @@ def compare(
     physics: PhysicsOption = "full",
     seed: Seed = 0,
     threads: Threads = 0,
+    at: At = None,
+    compensation: Compensation = "none",
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="What each effect costs: with it off, and with it alone.")
+    ] = False,
+    by_layer: Annotated[
+        bool, typer.Option("--by-layer", help="What each matrix costs: with the physics in it alone.")
+    ] = False,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
@@ -142,10 +165,20 @@ def compare(
     from pcmc.commands import inputs, text
     from pcmc.workflows.compare import compare as compare_model
 
-    loaded = inputs.program(model, chip, shape, freeze)
+    loaded = inputs.program(model, chip, shape, freeze, digital)
     samples = inputs.labelled(data, loaded) if data is not None else inputs.shipped_data(model)
     result = compare_model(
-        loaded, data=samples, seeds=seeds, physics=physics, metric=metric, seed=seed, threads=threads
+        loaded,
+        data=samples,
+        seeds=seeds,
+        physics=physics,
+        metric=metric,
+        seed=seed,
+        threads=threads,
+        at=at,
+        compensation=compensation,
+        ablate=ablate,
+        by_layer=by_layer,
     ).as_dict()
     if output is not None:
         inputs.write_json(result, output)
@@ -158,13 +191,14 @@ def report(
     chip: Chip = None,
     shape: Shapes = None,
     freeze: Freeze = None,
+    digital: Digital = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
     """What a program uses of the chip, how long it takes, what it costs, and what stays digital."""
     from pcmc.commands import inputs, text
 
-    loaded = inputs.program(program, chip, None if program.endswith(".pcmc") else shape, freeze)
+    loaded = inputs.program(program, chip, None if program.endswith(".pcmc") else shape, freeze, digital)
     result = loaded.report(inputs.shapes(shape) if program.endswith(".pcmc") else None)
     if output is not None:
         inputs.write_json(result, output)
@@ -172,11 +206,17 @@ def report(
 
 
 @app.command()
-def show(program: ProgramArgument, chip: Chip = None, shape: Shapes = None, as_json: AsJson = False) -> None:
+def show(
+    program: ProgramArgument,
+    chip: Chip = None,
+    shape: Shapes = None,
+    digital: Digital = None,
+    as_json: AsJson = False,
+) -> None:
     """What a program holds: inputs, outputs, banks and steps."""
     from pcmc.commands import inputs, text
 
-    facts = text.program_facts(inputs.program(program, chip, shape, None))
+    facts = text.program_facts(inputs.program(program, chip, shape, None, digital))
     _print(facts, as_json, lambda: text.program_table(facts))
 
 
@@ -186,12 +226,13 @@ def where(
     layer: Annotated[str, typer.Argument(metavar="LAYER")],
     chip: Chip = None,
     shape: Shapes = None,
+    digital: Digital = None,
     as_json: AsJson = False,
 ) -> None:
     """Where a layer went: its blocks, with chip, tile, and rows and columns of the tile."""
     from pcmc.commands import inputs, text
 
-    facts = text.where(inputs.program(program, chip, shape, None), layer)
+    facts = text.where(inputs.program(program, chip, shape, None, digital), layer)
     _print(facts, as_json, lambda: text.where_table(facts))
 
 

@@ -120,7 +120,7 @@ def _sessions(program: Program, threads: int) -> dict[str, Any]:
 
 
 def _compared(sessions: dict[str, Any], program: Program, batch: int, bar: float | None) -> dict[str, Any]:
-    from pcmc.workflows.compare import random_inputs
+    from pcmc.workflows.samples import random_inputs
 
     feeds = random_inputs(program, batch, seed=0)
     calls = [lambda session=session: session.run(None, feeds) for session in sessions.values()]

@@ -19,6 +19,7 @@ def compile(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     freeze: Mapping[str, Any] | None = None,
+    digital: Sequence[str] = (),
     check: bool = False,
 ) -> Program:
     """Compile an ONNX model onto a chip.
@@ -29,10 +30,12 @@ def compile(
         shapes: sizes of inputs with open dimensions, by input name; a leading batch dimension stays open all
             the same.
         freeze: values of inputs that become constants, by input name.
+        digital: layers that stay off the tiles and run in onnxruntime, each named by an operation, one that
+            its matrix would absorb, or an initializer of its weights; what is refused may be named too.
         check: run the checks of every stage's result (slow; for tests and for the curious).
 
     Raises:
-        ModelError: the model can't be read, or has what pcmc does not map.
+        ModelError: the model can't be read, has what pcmc does not map, or no layer of a name in `digital`.
         ChipError: the chip file is wrong, or the board too small.
     """
     import numpy as np
@@ -51,8 +54,9 @@ def compile(
     from pcmc.compiler.tilegraph import build_tilegraph
 
     spec = chip if isinstance(chip, ChipSpec) else load_chip(chip)
+    kept = (digital,) if isinstance(digital, str) else tuple(digital)
     clean = load(model, {name: tuple(sizes) for name, sizes in (shapes or {}).items()}, freeze)
-    graph = lower(clean.graph, clean.computed_from, clean.origin)
+    graph = lower(clean.graph, clean.computed_from, clean.origin, kept)
     matrices = {op.matrix.name: op.matrix for op in operations(graph) if op.matrix is not None}
     sizes = sample_shapes(clean, graph)
     blocks = partition(list(matrices.values()), spec.tile)
@@ -72,5 +76,6 @@ def compile(
     options = {
         "shapes": {name: list(sizes) for name, sizes in (shapes or {}).items()},
         "freeze": {name: np.asarray(value).tolist() for name, value in (freeze or {}).items()},
+        "digital": list(kept),
     }
     return emit(clean, graph, matrices, placed, steps, regions, flows, flow_tensors, spec, sizes, options)

@@ -152,6 +152,8 @@ def _region(step: Step, ops: Sequence[Op], model: Any, types: Mapping[str, int])
 
 
 def _why_digital(op: Op) -> str:
+    if op.on_request:
+        return "kept digital on request"
     if op.bodies:
         return "control flow without a constant matrix"
     if op.op_type in ("MatMul", "Gemm", "Einsum"):

@@ -80,6 +80,7 @@ class Op:
     matrix: Matrix | None = None
     read: Read | None = None
     absorbed: tuple[str, ...] = ()  # names of the operations that were folded into the matrix
+    on_request: bool = False  # has a constant matrix and stays digital all the same: the user asked for it
 
     @property
     def label(self) -> str:

@@ -10,20 +10,21 @@ hold.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pcmc.accel import tile
 from pcmc.accel.physics import Physics, resolve
 from pcmc.errors import DataError
-from pcmc.runtime.program import Bank, Program, Read, Step, TensorInfo
+from pcmc.runtime.banks import COMPENSATIONS, LoadedBank, ideal_bank, physical_bank, read_bank
+from pcmc.runtime.program import Bank, Program, Step, TensorInfo
 from pcmc.runtime.program_check import check_state
 from pcmc.runtime.regions import open_region, run_region
-from pcmc.runtime.state import BankState, ChipState, program_chip, read_cells
+from pcmc.runtime.state import ChipState, program_chip
+from pcmc.runtime.times import seconds
 
 Array = npt.NDArray[Any]
 
@@ -50,16 +51,6 @@ class ModelMeta:
     custom_metadata_map: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedBank:
-    """A bank ready to be read: its cells as the physics leaves them, its converters, its digital bias."""
-
-    cells: tile.Bank
-    bias_drive: float
-    converters: tile.Converters
-    bias: npt.NDArray[np.float32] | None
-
-
 class Session:
     """A program loaded into a chip.
 
@@ -70,6 +61,11 @@ class Session:
         seed: names all random streams: one seed, one result, whatever the number of threads.
         threads: threads of the tile reads and of onnxruntime; 0 takes all processors.
         state: devices to read, in place of newly programmed ones.
+        at: time since programming, in s or as "20s", "1h", "1d"; None is the cell's first read. With the
+            effect `drift` conductances fall with it, and read noise grows.
+        compensation: what the digital unit does about drift: "none", or a factor from reference reads at the
+            first read and at `at`, one for each matrix ("global") or for each of its columns ("column").
+        only: names of the banks that the physics applies to, the others being ideal; None: all.
 
     Raises:
         ChipError: an unknown effect, or one that the chip's cell does not have.
@@ -84,6 +80,9 @@ class Session:
         seed: int = 0,
         threads: int = 0,
         state: ChipState | None = None,
+        at: float | str | None = None,
+        compensation: str = "none",
+        only: Collection[str] | None = None,
     ) -> None:
         if not isinstance(program, Program):
             from pcmc.runtime.program_file import load
@@ -95,11 +94,22 @@ class Session:
         self.physics = resolve(physics, program.chip)
         self.seed = seed
         self.threads = threads or os.cpu_count() or 1
+        self.at_s = None if at is None else seconds(at)
+        if compensation not in COMPENSATIONS:
+            raise DataError(f"compensation {compensation!r}: should be one of {', '.join(COMPENSATIONS)}")
+        self.compensation = compensation
+        unknown = sorted(set(only or ()) - program.banks.keys())
+        if unknown:
+            raise DataError(
+                f"only: there is no bank '{unknown[0]}'; the program has {', '.join(program.banks)}"
+            )
         self.state = state
         if state is not None:
             check_state(state, program)
         if state is None and not self.physics.is_ideal:
-            self.state = program_chip(program, self.physics, seed)
+            self.state = program_chip(program, self.physics, seed, only)
+        self._only = only
+        self._reads = 0  # how many there were: each has fast noise of its own
         self._banks = {name: self._load_bank(bank) for name, bank in program.banks.items()}
         self._regions = {
             name: open_region(model, name, self.threads) for name, model in program.regions.items()
@@ -107,30 +117,12 @@ class Session:
         self._last_use = _last_uses(program)
 
     def _load_bank(self, bank: Bank) -> LoadedBank:
-        blocks = np.stack(
-            [bank.table[name] for name in ("row0", "col0", "rows", "cols", "bias", "offset")], axis=1
-        )
-        state = None if self.state is None else self.state.banks[bank.name]
-        if state is None:
-            cells, drive = bank.cells, 1.0
-        else:
-            cells, drive = (
-                read_cells(bank, state, self.program.chip, self.physics, self.seed),
-                state.bias_drive,
-            )
-        return LoadedBank(
-            tile.make_bank(cells, blocks, bank.rows, bank.cols),
-            drive,
-            self._converters(bank, state),
-            bank.bias,
-        )
-
-    def _converters(self, bank: Bank, state: BankState | None) -> tile.Converters:
-        chip = self.program.chip
-        return tile.Converters(
-            dac_levels=2 ** (chip.dac.bits - 1) - 1 if self.physics.dac else 0,
-            adc_levels=2 ** (chip.adc.bits - 1) - 1 if self.physics.adc else 0,
-            adc_full=chip.adc.range_cells * (1.0 if state is None else state.w_max),
+        ideal = self.state is None or (self._only is not None and bank.name not in self._only)
+        if ideal or self.state is None:
+            return ideal_bank(bank)
+        state = self.state.banks[bank.name]
+        return physical_bank(
+            bank, state, self.program.chip, self.physics, self.seed, self.at_s, self.compensation
         )
 
     def get_inputs(self) -> list[NodeArg]:
@@ -197,7 +189,10 @@ class Session:
         if step.bank is not None and step.read is not None:
             x = values[step.inputs[0]]
             try:
-                values[step.outputs[0]] = self._read(x, self._banks[step.bank], step.read)
+                self._reads += 1
+                values[step.outputs[0]] = read_bank(
+                    x, self._banks[step.bank], step.read, self.threads, self._reads
+                )
             except (ValueError, IndexError, TypeError) as error:  # open dimensions that do not fit the model
                 raise DataError(
                     f"step '{step.name}': can't read '{step.bank}' for an input of shape "
@@ -207,39 +202,6 @@ class Session:
         feeds = {name: values[name] for name in step.inputs}
         results = run_region(self._regions[step.name], step.name, step.outputs, feeds)
         values.update(zip(step.outputs, results, strict=True))
-
-    def _read(self, x: Array, bank: LoadedBank, how: Read) -> Array:
-        dtype = x.dtype
-        x = np.ascontiguousarray(x, np.float32)
-        if how.kind == "dense":
-            y = self._read_vectors(x.reshape(-1, bank.cells.rows), bank)
-            shape = x.shape[:-1] if how.vector_output else (*x.shape[:-1], bank.cells.cols)
-            return y.reshape(shape).astype(dtype, copy=False)
-        if how.kind == "columns":
-            maps = x.reshape(-1, x.shape[-2], 1, x.shape[-1])
-            y = self._read_windows(maps, bank, tile.Window((1, 1)))
-            return y.reshape(*x.shape[:-2], bank.cells.cols, x.shape[-1]).astype(dtype, copy=False)
-        maps = x if x.ndim == 4 else x[:, :, None, :]
-        y = self._read_windows(maps, bank, how.window_for(*maps.shape[2:]))
-        y = y if x.ndim == 4 else y[:, :, 0, :]
-        return y.astype(dtype, copy=False)
-
-    def _read_vectors(self, x: Array, bank: LoadedBank) -> Array:
-        y = tile.read(
-            x, bank.cells, bias_drive=bank.bias_drive, converters=bank.converters, threads=self.threads
-        )
-        return y if bank.bias is None else np.add(y, bank.bias, out=y)
-
-    def _read_windows(self, x: Array, bank: LoadedBank, window: tile.Window) -> Array:
-        y = tile.read(
-            x,
-            bank.cells,
-            bias_drive=bank.bias_drive,
-            converters=bank.converters,
-            window=window,
-            threads=self.threads,
-        )
-        return y if bank.bias is None else np.add(y, bank.bias[:, None, None], out=y)
 
 
 def _last_uses(program: Program) -> dict[int, tuple[str, ...]]:

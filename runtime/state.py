@@ -7,7 +7,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,17 +52,25 @@ class ChipState:
     steps: Mapping[str, int] = field(default_factory=dict)
 
 
-def program_chip(program: Program, physics: Physics, seed: int) -> ChipState:
+def program_chip(
+    program: Program, physics: Physics, seed: int, only: Collection[str] | None = None
+) -> ChipState:
     """Write a Program into the devices of a chip.
 
     One scale for each matrix: its largest weight uses the full range of a cell.
 
     Args:
         program: what to write.
-        physics: with `programming_error` the devices miss their targets as the cell's statistics say.
+        physics: with `programming_error` the devices miss their targets as the cell's statistics say, with
+            `stuck` some hold one level whatever is written.
         seed: names the streams.
+        only: names of the banks to write; None: all.
     """
-    banks = {name: _program_bank(bank, program.chip, physics, seed) for name, bank in program.banks.items()}
+    banks = {
+        name: _program_bank(bank, program.chip, physics, seed)
+        for name, bank in program.banks.items()
+        if only is None or name in only
+    }
     return ChipState(seed, banks, steps={"programming_error": 1})
 
 
@@ -76,6 +84,7 @@ def _program_bank(bank: Bank, chip: ChipSpec, physics: Physics, seed: int) -> Ba
             targets[block["offset"] : block["offset"] + block["rows"] * block["cols"]],
             unit_us,
             block_stream(block, seed, "programming_error") if noisy else None,
+            stuck=block_stream(block, seed, "stuck") if physics.stuck else None,
         )
         for block in bank.table
     ]
@@ -109,29 +118,63 @@ def _joined(parts: list[Devices]) -> Devices:
 
 
 def read_cells(
-    bank: Bank, state: BankState, chip: ChipSpec, physics: Physics, seed: int, step: int = 0
+    bank: Bank,
+    state: BankState,
+    chip: ChipSpec,
+    physics: Physics,
+    seed: int,
+    at_s: float | None = None,
+    step: int = 0,
 ) -> Floats:
-    """The weights that reads of a bank find, `[cells]` in the order of `bank.cells`, frozen read noise
-    included.
+    """The weights that reads of a bank find, `[cells]` in the order of `bank.cells`, with drift and with the
+    frozen part of the read noise.
 
     Args:
         bank: its table says where each block lies.
         state: its devices.
         chip: its cell gives the laws.
-        physics: `read_noise` "frozen" draws the noise once for the given step.
+        physics: which effects are on.
         seed: names the streams.
+        at_s: seconds since programming; None: the cell's first read.
         step: counts sessions on one state: each has a frozen noise of its own.
     """
     cell = make_cell(chip.cell)
+    frozen = physics.frozen_part
     cells = np.empty(bank.cells.size, np.float32)
-    noisy = physics.read_noise is not None
-    for block in bank.table:
-        part = slice(int(block["offset"]), int(block["offset"] + block["rows"] * block["cols"]))
-        devices = Devices(state.devices.g_plus[part], state.devices.g_minus[part])
+    for block, part, devices in _block_devices(bank, state):
         cells[part] = cell.read(
-            devices, state.unit_us, block_stream(block, seed, "read_noise", step) if noisy else None
+            devices,
+            state.unit_us,
+            None if frozen is None else block_stream(block, seed, "read_noise", step),
+            at_s,
+            block_stream(block, seed, "drift") if physics.drift else None,
+            frozen or "all",
         )
     return cells
+
+
+def read_variances(
+    bank: Bank, state: BankState, chip: ChipSpec, physics: Physics, seed: int, at_s: float | None = None
+) -> Floats | None:
+    """Variance of each weight from read to read, `[cells]`, of the fast part of the read noise; None without
+    one. Arguments as in `read_cells`.
+    """
+    fast = physics.fast_part
+    if fast is None:
+        return None
+    cell = make_cell(chip.cell)
+    variances = np.empty(bank.cells.size, np.float32)
+    for block, part, devices in _block_devices(bank, state):
+        drift = block_stream(block, seed, "drift") if physics.drift else None
+        variances[part] = cell.noise_variance(devices, state.unit_us, at_s, drift, fast)
+    return variances
+
+
+def _block_devices(bank: Bank, state: BankState) -> Iterator[tuple[np.void, slice, Devices]]:
+    """Each block of a bank with its part of the cells and the devices there."""
+    for block in bank.table:
+        part = slice(int(block["offset"]), int(block["offset"] + block["rows"] * block["cols"]))
+        yield block, part, Devices(state.devices.g_plus[part], state.devices.g_minus[part])
 
 
 def block_stream(block: np.void, seed: int, effect: str, step: int = 0) -> np.random.Generator:

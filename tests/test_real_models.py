@@ -13,7 +13,10 @@ import pytest
 
 import pcmc
 import real
-from pcmc.workflows.compare import compare, interval, output_step, random_inputs, reference_session
+from pcmc.workflows.compare import compare, output_step
+from pcmc.workflows.metrics import interval
+from pcmc.workflows.runs import reference_session
+from pcmc.workflows.samples import random_inputs
 
 # Models whose matrices are of a kind that is not mapped, and the node that the message must name.
 REFUSED = {

@@ -1,16 +1,28 @@
-"""Statistics of one PCM device, programmed by closed-loop writing and read some seconds later.
+"""Statistics of PCM devices, programmed by closed-loop writing and read some seconds later or much later.
 
-Source: Nandakumar et al. 2020, as published in aihwkit, inference/noise/pcm.py. With G in uS,
-x = G / g_max_fit, and t seconds since programming:
+Source: Nandakumar et al. 2019/2020, as published in aihwkit, inference/noise/pcm.py. G is the programmed
+conductance in uS, x = G / g_max_fit, t seconds since programming (the first read is at t0):
 
     sigma_prog(G)    = c0 + c1 x + c2 x^2                                       in uS; G the target
-    sigma_read(G, t) = G min(a x^b, q) sqrt(ln((t + t_read) / (2 t_read)))      in uS; G as programmed
+    nu               = |N(mu(x), sd(x))|                                        once per programming
+    G(t)             = G (t / t0)^-nu                                           in uS
+    sigma_read(G, t) = G(t) Q(x) sqrt(ln((t + t_read) / (2 t_read)))            in uS
 
-both Gaussian, and the conductance clipped at 0. nature2018 has c = 0.26348, 1.9650, -1.1731; a = 0.0088,
-b = -0.65, q = 0.2; g_max_fit = 25 uS; t_read = 250 ns. The fit begins at t0 = 20 s, the first read after
-programming: a formula that counts from there has t + t0 in place of t.
+all Gaussian, and conductances clipped at 0. nature2018 has c = 0.26348, 1.9650, -1.1731; mu = clip(-0.0155
+ln x + 0.0244, 0.049, 0.1); sd = clip(-0.0125 ln x - 0.0059, 0.008, 0.045); Q = min(0.0088 x^-0.65, 0.2);
+g_max_fit = 25 uS; t0 = 20 s; t_read = 250 ns. A formula that counts time from the first read has t + t0 in
+place of t. mu, sd and Q may follow another law above some x (`law_of`).
 
-What is left out: drift of G; anything earlier than t0. A read-out some seconds after programming already
+Read noise is 1/f: its power per frequency f is G(t)^2 Q^2 / f between 1 / (t + t_read) and 1 / (2 t_read),
+whose integral is the logarithm above. Cut at the frequency 1 / split, it has two parts, which add up to it:
+
+    slow: G(t)^2 Q^2 ln((t + t_read) / split)         the same for all reads of a batch
+    fast: G(t)^2 Q^2 ln(split / (2 t_read))           another one at each read
+
+nu and Q belong to the programmed value, as here, or (nu in aihwkit) to the target: the two differ by
+sigma_prog, over which mu changes by less than 0.003 above 5 uS. nu is not stored: its stream draws it again.
+
+What is left out: anything earlier than t0; temperature. A read-out some seconds after programming already
 holds some slow noise, so programming error and read noise together count a part of it twice, as the peers do.
 """
 
@@ -19,15 +31,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pcmc.accel.cells.cell import Float32
-from pcmc.accel.chip import TwoTierCellSpec
+from pcmc.accel.cell_specs import PcmCellSpec
+from pcmc.accel.cells.cell import Float32, NoisePart
 from pcmc.errors import ChipError
 
 _CHUNK = 65_536
 """Devices handled at a time, so that temporary arrays stay in the cache whatever the size of the network."""
 
+_LEAST_X = np.float32(1e-30)
+"""Stands in for x = 0, whose logarithm is none; all laws are long at their limits there."""
 
-def add_programming_error(g: Float32, spec: TwoTierCellSpec, rng: np.random.Generator) -> None:
+
+def add_programming_error(g: Float32, spec: PcmCellSpec, rng: np.random.Generator) -> None:
     """Turn targets into programmed conductances, in place: g + sigma_prog(g) N(0, 1), clipped at 0.
 
     A target of 0, a device left at RESET, errs as any other with sigma_prog(0). Such errors are half clipped
@@ -40,36 +55,154 @@ def add_programming_error(g: Float32, spec: TwoTierCellSpec, rng: np.random.Gene
     """
     for part in _chunks(g):
         x = part / np.float32(spec.g_max_fit_us)
-        sigma = np.full_like(part, spec.programming_error_us[-1])
-        for coefficient in spec.programming_error_us[-2::-1]:
-            sigma *= x
-            sigma += np.float32(coefficient)
-        _add_noise(part, sigma, rng)
+        _add_noise(part, _polynomial(spec.programming_error_us, x), rng)
 
 
-def add_read_noise(g: Float32, spec: TwoTierCellSpec, rng: np.random.Generator, at_s: float) -> None:
+def add_read_noise(
+    g: Float32, spec: PcmCellSpec, rng: np.random.Generator, at_s: float, part: NoisePart = "all"
+) -> None:
+    """Turn programmed conductances into those that a read at `at_s` finds without drift; see `age`."""
+    age(g, spec, at_s, rng, None, part)
+
+
+def age(
+    g: Float32,
+    spec: PcmCellSpec,
+    at_s: float,
+    noise: np.random.Generator | None,
+    drift: np.random.Generator | None,
+    part: NoisePart = "all",
+) -> None:
     """Turn programmed conductances into those that a read at `at_s` finds, in place, clipped at 0.
 
     Args:
         g: [n] conductances in uS as programmed; overwritten.
         spec: the coefficients.
-        rng: one normal number is drawn per device, in order.
         at_s: seconds since programming; see `check_read_time`.
+        noise: the stream of the read noise, one normal number per device, in order; None: no noise.
+        drift: the stream of nu, likewise; None: no drift.
+        part: which part of the read noise is drawn.
     """
-    spread = math.sqrt(math.log((at_s + spec.t_read_s) / (2.0 * spec.t_read_s)))
-    fit = np.float32(spec.g_max_fit_us)
-    exponent = np.float32(1.0 + spec.read_noise_exponent)
-    for part in _chunks(g):
-        # G x^b is written as g_max_fit x^(1 + b), which is 0 at G = 0 as it should be.
-        sigma = part / fit
-        np.power(sigma, exponent, out=sigma)
-        sigma *= np.float32(spec.read_noise_scale * spec.g_max_fit_us)
-        np.minimum(sigma, part * np.float32(spec.read_noise_max), out=sigma)
-        sigma *= np.float32(spread)
-        _add_noise(part, sigma, rng)
+    spread = np.float32(math.sqrt(noise_spectrum(spec, at_s, part)))
+    for devices in _chunks(g):
+        x = devices / np.float32(spec.g_max_fit_us)
+        sigma = None if noise is None else _noise_amplitude(devices, x, spec)
+        if drift is not None:
+            factor = drift_factor(x, spec, at_s, drift)
+            devices *= factor
+            if sigma is not None:
+                sigma *= factor
+        if sigma is not None and noise is not None:
+            sigma *= spread
+            _add_noise(devices, sigma, noise)
 
 
-def check_read_time(spec: TwoTierCellSpec, at_s: float) -> None:
+def noise_variance(
+    g: Float32,
+    spec: PcmCellSpec,
+    at_s: float,
+    part: NoisePart = "all",
+    drift: np.random.Generator | None = None,
+) -> Float32:
+    """Variance of the read noise of each device in uS^2, [n]: sigma_read^2, or the slow or fast part of it.
+
+    Clipping at 0 plays no part in it: it is what a sum of many devices needs.
+
+    Args:
+        g: [n] conductances in uS as programmed. Not changed.
+        spec: the coefficients.
+        at_s: seconds since programming; see `check_read_time`.
+        part: which part of the noise.
+        drift: the stream of nu, one normal number per device, in order; None: no drift.
+    """
+    variance = np.empty_like(g)
+    spectrum = np.float32(noise_spectrum(spec, at_s, part))
+    for devices, out in zip(_chunks(g), _chunks(variance), strict=True):
+        x = devices / np.float32(spec.g_max_fit_us)
+        sigma = _noise_amplitude(devices, x, spec)
+        if drift is not None:
+            sigma *= drift_factor(x, spec, at_s, drift)
+        np.square(sigma, out=out)
+        out *= spectrum
+    return variance
+
+
+def noise_spectrum(spec: PcmCellSpec, at_s: float, part: NoisePart) -> float:
+    """The integral of 1/f over the frequencies of a part of the noise, which multiplies (G(t) Q)^2.
+
+    "slow" runs from 1 / (t + t_read) to 1 / split, "fast" from there to 1 / (2 t_read), "all" from end to
+    end; split is `read_noise_split_s`, brought between the two ends.
+    """
+    longest, shortest = at_s + spec.t_read_s, 2.0 * spec.t_read_s
+    split = min(max(spec.read_noise_split_s, shortest), longest)
+    ends = {"all": (longest, shortest), "slow": (longest, split), "fast": (split, shortest)}
+    upper, lower = ends[part]
+    return math.log(upper / lower)
+
+
+def drift_factor(x: Float32, spec: PcmCellSpec, at_s: float, rng: np.random.Generator) -> Float32:
+    """(t / t0)^-nu of each device, [n], with nu drawn from its law at x = G / g_max_fit.
+
+    Args:
+        x: [n] programmed conductances, relative to `g_max_fit_us`. Not changed.
+        spec: the coefficients; it must have a law of drift.
+        at_s: seconds since programming.
+        rng: one normal number is drawn per device, in order.
+    """
+    nu = rng.standard_normal(len(x), dtype=np.float32)
+    nu *= law_of(x, spec.drift_deviation, spec.drift_deviation_above)
+    nu += law_of(x, spec.drift_mean, spec.drift_mean_above)
+    np.abs(nu, out=nu)
+    nu *= np.float32(-math.log(at_s / spec.t0_s))
+    return np.exp(nu, out=nu)
+
+
+def mean_drift(g_us: float, spec: PcmCellSpec, at_s: float) -> float:
+    """The mean of (t / t0)^-nu over devices programmed to `g_us`, exactly.
+
+    With L = ln(t / t0) and nu = |N(m, s)|, the mean of exp(-L nu) is
+
+        exp(L^2 s^2 / 2) (exp(-L m) Phi(m / s - L s) + exp(L m) Phi(-m / s - L s)),  Phi the normal CDF.
+
+    Raises:
+        ChipError: the cell has no law of drift, or the time is before the first read.
+    """
+    check_read_time(spec, at_s)
+    if not spec.drift_mean:
+        raise ChipError("drift: the chip's [cell] gives no law of it, drift_mean and drift_deviation")
+    x = np.array([g_us / spec.g_max_fit_us], np.float32)
+    m = float(law_of(x, spec.drift_mean, spec.drift_mean_above)[0])
+    s = float(law_of(x, spec.drift_deviation, spec.drift_deviation_above)[0])
+    span = math.log(at_s / spec.t0_s)
+    if s == 0.0:
+        return math.exp(-span * m)
+    below = math.exp(-span * m) * _normal_cdf(m / s - span * s)
+    above = math.exp(span * m) * _normal_cdf(-m / s - span * s)
+    return math.exp(span**2 * s**2 / 2) * (below + above)
+
+
+def law_of(x: Float32, law: tuple[float, ...], above: tuple[float, ...]) -> Float32:
+    """clip(slope ln x + offset, low, high) and, from the first number of `above` on, a polynomial in x.
+
+    The polynomial is held at x = 1 beyond it, where nothing was fitted.
+
+    Args:
+        x: [n] conductances relative to the fit's largest. Not changed.
+        law: slope, offset, low, high.
+        above: the x from which the polynomial holds, then its coefficients; empty: nowhere.
+    """
+    slope, offset, low, high = law
+    value = np.log(np.maximum(x, _LEAST_X))
+    value *= np.float32(slope)
+    value += np.float32(offset)
+    np.clip(value, np.float32(low), np.float32(high), out=value)
+    if above:
+        high_x = x >= np.float32(above[0])
+        value[high_x] = _polynomial(above[1:], np.minimum(x[high_x], np.float32(1.0)))
+    return value
+
+
+def check_read_time(spec: PcmCellSpec, at_s: float) -> None:
     """ChipError if `at_s`, in seconds since programming, is no time or before the fitted range begins."""
     if not (math.isfinite(at_s) and at_s >= spec.t0_s):
         raise ChipError(
@@ -78,11 +211,35 @@ def check_read_time(spec: TwoTierCellSpec, at_s: float) -> None:
         )
 
 
+def _noise_amplitude(g: Float32, x: Float32, spec: PcmCellSpec) -> Float32:
+    """G Q(x) in uS, [n]; `x` is G / g_max_fit."""
+    if spec.read_noise_law:
+        return g * law_of(x, spec.read_noise_law, spec.read_noise_law_above)
+    # G x^b is written as g_max_fit x^(1 + b), which is 0 at G = 0 as it should be.
+    sigma: Float32 = np.power(x, np.float32(1.0 + spec.read_noise_exponent))
+    sigma *= np.float32(spec.read_noise_scale * spec.g_max_fit_us)
+    np.minimum(sigma, g * np.float32(spec.read_noise_max), out=sigma)
+    return sigma
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Float32) -> Float32:
+    """c0 + c1 x + c2 x^2 + ... for each x, by Horner's rule."""
+    value = np.full_like(x, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value *= x
+        value += np.float32(coefficient)
+    return value
+
+
 def _add_noise(g: Float32, sigma: Float32, rng: np.random.Generator) -> None:
     """Make g + sigma N(0, 1), clipped at 0, of `g` in place; `sigma` is overwritten too."""
     sigma *= rng.standard_normal(len(g), dtype=np.float32)
     g += sigma
     np.maximum(g, np.float32(0.0), out=g)
+
+
+def _normal_cdf(z: float) -> float:
+    return 0.5 * math.erfc(-z / math.sqrt(2.0))
 
 
 def _chunks(g: Float32) -> Iterator[Float32]:

@@ -53,6 +53,14 @@ def frozen(texts: Sequence[str] | None) -> dict[str, Any]:
     return found
 
 
+def layers(texts: Sequence[str] | None) -> list[str]:
+    """`["conv1,fc", "conv2"]` as `["conv1", "fc", "conv2"]`."""
+    names = [name.strip() for text in texts or () for name in text.split(",")]
+    if not all(names):
+        raise DataError(f"--digital {_short(','.join(texts or ()))}: should be LAYER,LAYER, no name empty")
+    return names
+
+
 def _short(text: str) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
@@ -62,14 +70,26 @@ def compiled(
     chip: str | None,
     shape: Sequence[str] | None,
     freeze: Sequence[str] | None,
+    digital: Sequence[str] | None = None,
     check: bool = False,
 ) -> Program:
     """Compile a model file."""
-    return compile(source, chip or DEFAULT_CHIP, shapes=shapes(shape), freeze=frozen(freeze), check=check)
+    return compile(
+        source,
+        chip or DEFAULT_CHIP,
+        shapes=shapes(shape),
+        freeze=frozen(freeze),
+        digital=layers(digital),
+        check=check,
+    )
 
 
 def program(
-    name: str, chip: str | None, shape: Sequence[str] | None, freeze: Sequence[str] | None
+    name: str,
+    chip: str | None,
+    shape: Sequence[str] | None,
+    freeze: Sequence[str] | None,
+    digital: Sequence[str] | None = None,
 ) -> Program:
     """A program: read from a .pcmc file, or compiled from a model.
 
@@ -77,8 +97,9 @@ def program(
         DataError: a flag of the compiler for a program that is compiled already.
     """
     if not name.endswith(".pcmc"):
-        return compiled(model_path(name), chip, shape, freeze)
-    for flag, value in (("--chip", chip), ("--shape", shape), ("--freeze", freeze)):
+        return compiled(model_path(name), chip, shape, freeze, digital)
+    flags = (("--chip", chip), ("--shape", shape), ("--freeze", freeze), ("--digital", digital))
+    for flag, value in flags:
         if value:
             raise DataError(
                 f"{name}: {flag} is for models; this program is compiled already: compile the model again"
@@ -89,7 +110,11 @@ def program(
 
 
 def write_graph(
-    source: Path, shape: Sequence[str] | None, freeze: Sequence[str] | None, target: Path
+    source: Path,
+    shape: Sequence[str] | None,
+    freeze: Sequence[str] | None,
+    digital: Sequence[str] | None,
+    target: Path,
 ) -> None:
     """Write a model's lowered OpGraph as Graphviz (.dot, .gv) or JSON."""
     from pcmc.compiler.frontend import load
@@ -99,7 +124,7 @@ def write_graph(
     if target.suffix not in (".dot", ".gv", ".json"):
         raise DataError(f"--graph {target}: the name should end in .dot, .gv or .json")
     clean = load(source, shapes(shape), frozen(freeze))
-    graph = lower(clean.graph, clean.computed_from, clean.origin)
+    graph = lower(clean.graph, clean.computed_from, clean.origin, layers(digital))
     if target.suffix == ".json":
         write_json(opgraph_as_dict(graph), target)
     else:

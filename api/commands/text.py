@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pcmc.errors import DataError
+from pcmc.workflows.metrics import OUTPUT_ERROR
 
 if TYPE_CHECKING:
     from pcmc.accel.chip import ChipSpec
@@ -157,7 +158,55 @@ def comparison(facts: Facts) -> str:
         for name, m in facts["metrics"].items()
     ]
     parts.append(table(["metric", "onnxruntime", "ideal", "physics (95 % interval over seeds)"], rows))
+    if facts["ablation"]:
+        parts.append(_ablation(facts["ablation"]))
+    if facts["layers"]:
+        parts.append(_layers(facts["layers"]))
     return "\n\n".join(parts)
+
+
+def _ablation(effects: Sequence[Facts]) -> str:
+    """What each effect costs in the first metric and in output error."""
+    metric = next(iter(effects[0]["cost"]))
+    rows = [
+        [
+            one["effect"],
+            _plain(one["without"][metric]["mean"]),
+            _difference(one["cost"][metric]),
+            _difference(one["cost_alone"][metric]),
+            f"{one['without'][OUTPUT_ERROR]['mean']:.3g}",
+            f"{one['alone'][OUTPUT_ERROR]['mean']:.3g}",
+        ]
+        for one in effects
+    ]
+    columns = ["effect", f"{metric} without", "cost", "cost alone", "error without", "error alone"]
+    first = effects[0]
+    error = first["without"][OUTPUT_ERROR]["mean"] + first["cost"][OUTPUT_ERROR]["mean"]
+    return (
+        "what each effect costs: loss by having it, and by having it alone (95 % interval, paired seeds);\n"
+        f"relative error without it, and with it alone; with all it is {error:.3g}\n" + table(columns, rows)
+    )
+
+
+def _layers(layers: Sequence[Facts]) -> str:
+    """What each matrix costs in the first metric and in output error."""
+    metric = next(iter(layers[0]["cost"]))
+    rows = [
+        [
+            one["layer"],
+            f"{one['rows']} x {one['cols']}",
+            _plain(one["alone"][metric]["mean"]),
+            _difference(one["cost"][metric]),
+            f"{one['alone'][OUTPUT_ERROR]['mean']:.3g}",
+            f"{one['share']:.1%}",
+        ]
+        for one in layers
+    ]
+    columns = ["matrix", "rows x cols", metric, "cost", "error", "part"]
+    return (
+        "what each matrix costs: loss by its physics with all others ideal (95 % interval, paired seeds),\n"
+        "relative error, and its part in the squared error\n" + table(columns, rows)
+    )
 
 
 def _error_row(error: Facts) -> list[Any]:
@@ -171,6 +220,17 @@ def _error_row(error: Facts) -> list[Any]:
 
 def _plain(value: float) -> str:
     return f"{value:.4f}"
+
+
+def _difference(facts: Facts) -> str:
+    if facts["low"] is None:
+        return signed(facts["mean"])
+    return f"{signed(facts['mean'])} [{signed(facts['low'])}, {signed(facts['high'])}]"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, to four places; never minus zero."""
+    return f"{round(value, 4) + 0.0:+.4f}"
 
 
 def _interval(facts: Facts | None) -> str:

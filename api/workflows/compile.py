@@ -20,6 +20,7 @@ def compile(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     freeze: Mapping[str, Any] | None = None,
+    digital: Sequence[str] = (),
     check: bool = False,
 ) -> Program:
     """Compile an ONNX model onto a chip.
@@ -30,16 +31,19 @@ def compile(
         shapes: sizes of inputs with open dimensions, by input name; a leading batch dimension stays open all
             the same.
         freeze: values of inputs that become constants, by input name.
+        digital: layers that stay off the tiles and run in onnxruntime, named as in `pcmc where`: by an
+            operation, by one that its matrix would absorb, or by an initializer of its weights. An operator
+            that is refused may be named too, and so what holds one in its bodies: all of it stays digital.
         check: run the checks of every stage's result.
 
     Raises:
-        ModelError: the model can't be read, or has what pcmc does not map.
+        ModelError: the model can't be read, has what pcmc does not map, or no layer of a name in `digital`.
         ChipError: the chip file is wrong, or the board too small.
     """
     from pcmc.compiler import compile as compile_model
 
     source = model_path(model) if isinstance(model, str | os.PathLike) else model
-    return compile_model(source, chip, shapes=shapes, freeze=freeze, check=check)
+    return compile_model(source, chip, shapes=shapes, freeze=freeze, digital=digital, check=check)
 
 
 def model_path(model: str | os.PathLike[str]) -> Path:

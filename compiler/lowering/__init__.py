@@ -8,9 +8,8 @@ tiles is refused, never lost.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,52 +19,20 @@ import numpy as np
 from pcmc.compiler.graph import Matrix, Op, operations, replace_ops, walk
 from pcmc.compiler.lowering.convolution import lower_conv
 from pcmc.compiler.lowering.dense import lower_gemm, lower_matmul
+from pcmc.compiler.lowering.digital import keep_digital
 from pcmc.compiler.lowering.folding import fold_followers
-from pcmc.compiler.lowering.weights import constant_shape
+from pcmc.compiler.lowering.unmapped import unmapped_weights
 from pcmc.errors import ModelError
 from pcmc.runtime.program import Read
 
 RULES = {"Gemm": lower_gemm, "MatMul": lower_matmul, "Conv": lower_conv}
 
-#: Operators that multiply a constant matrix in a way that is not mapped: (domain, operator) -> inputs that
-#: may hold weights.
-REFUSED: Mapping[tuple[str, str], tuple[int, ...]] = {
-    ("", "ConvTranspose"): (1,),
-    ("", "DeformConv"): (1,),
-    ("", "Einsum"): (0, 1),
-    ("", "LSTM"): (1, 2),
-    ("", "GRU"): (1, 2),
-    ("", "RNN"): (1, 2),
-    ("", "QLinearConv"): (3,),
-    ("", "QLinearMatMul"): (0, 3),
-    ("", "ConvInteger"): (1,),
-    ("", "MatMulInteger"): (0, 1),
-    ("", "Conv"): (1,),
-    ("", "MatMul"): (0, 1),
-    ("", "Gemm"): (0, 1),
-    ("com.microsoft", "QGemm"): (3,),
-    ("com.microsoft", "FusedConv"): (1,),
-    ("com.microsoft", "FusedMatMul"): (0, 1),
-    ("com.microsoft", "FusedGemm"): (0, 1),
-    ("com.microsoft", "TransposeMatMul"): (0, 1),
-    ("com.microsoft", "MatMulNBits"): (1,),
-    ("com.microsoft", "MatMulInteger16"): (0, 1),
-    ("com.microsoft", "MatMulFpQ4"): (1,),
-    ("com.microsoft", "MatMulBnb4"): (1,),
-    ("com.microsoft", "MatMulIntegerToFloat"): (0, 1),
-    ("com.microsoft", "DynamicQuantizeMatMul"): (1,),
-    ("com.microsoft", "Attention"): (1,),
-    ("com.microsoft", "QAttention"): (1,),
-    ("com.microsoft", "QLinearConv"): (3,),
-    ("com.microsoft", "DynamicQuantizeLSTM"): (1, 2),
-    ("com.microsoft", "ConvTransposeWithDynamicPads"): (1,),
-    ("com.microsoft", "NhwcFusedConv"): (1,),
-    ("com.microsoft.nchwc", "Conv"): (1,),
-}
-
 
 def lower(
-    graph: nx.MultiDiGraph, computed_from: Mapping[str, tuple[str, ...]], origin: str
+    graph: nx.MultiDiGraph,
+    computed_from: Mapping[str, tuple[str, ...]],
+    origin: str,
+    digital: Sequence[str] = (),
 ) -> nx.MultiDiGraph:
     """Turn operations with a constant matrix into matrix operations, with what follows them folded in.
 
@@ -73,34 +40,59 @@ def lower(
         graph: the clean model's OpGraph; left as it is.
         computed_from: original initializers of each computed constant.
         origin: the model's name in messages.
+        digital: layers that stay off the tiles, each named by an operation, one that its matrix would absorb,
+            or an initializer of its weights. An operation that is refused, or one that holds such in its
+            bodies, may be named too.
 
     Returns:
         an OpGraph in which `op.matrix` is set where a bank will be read. Operations that use the same
         constant in the same way share one Matrix (equal `matrix.name`).
 
     Raises:
-        ModelError: a constant matrix that is not mapped (its node is named), NaN or infinite weights, or no
-            matrix at all.
+        ModelError: a constant matrix that is not mapped (its node is named), NaN or infinite weights, no
+            matrix at all, or a name in `digital` that is no layer.
     """
     ops = operations(graph)
     uses = Counter(name for op in walk(graph) for name in set(op.inputs) if name in graph.graph["constants"])
     lowered: dict[str, Op] = {}
+    refused: dict[str, ModelError] = {}
     for op in ops:
-        found = _found(op, graph, origin)
-        if found is None:
-            _refuse_unmapped(op, graph, origin)
+        try:
+            found = _lowered(op, graph, computed_from, origin)
+        except ModelError as error:
+            if not digital:
+                raise
+            refused[op.name] = error
             continue
-        matrix, read, source = found
-        matrix = replace(matrix, computed_from=computed_from.get(matrix.initializer, (matrix.initializer,)))
-        _check_finite(matrix, op, origin)
-        lowered[op.name] = replace(op, matrix=matrix, read=read, inputs=(source,))
-    if not lowered:
+        if found is not None:
+            lowered[op.name] = found
+    folded = fold_followers([lowered.get(op.name, op) for op in ops], graph, uses)
+    if digital:
+        folded, kept = keep_digital(folded, ops, refused, graph, computed_from, origin, digital)
+        for name, refusal in refused.items():
+            if name not in kept:
+                raise refusal
+    if not any(op.matrix is not None for op in folded):
+        left = " beside those that stay digital on request" if digital else ""
         raise ModelError(
-            f"{origin}: has no constant matrix (Gemm, MatMul or Conv with constant weights): nothing "
+            f"{origin}: has no constant matrix{left} (Gemm, MatMul or Conv with constant weights): nothing "
             "for the tiles"
         )
-    ops = fold_followers([lowered.get(op.name, op) for op in ops], graph, uses)
-    return replace_ops(graph, _share(ops))
+    return replace_ops(graph, _share(folded))
+
+
+def _lowered(
+    op: Op, graph: nx.MultiDiGraph, computed_from: Mapping[str, tuple[str, ...]], origin: str
+) -> Op | None:
+    """The operation with its matrix; None where it has none."""
+    found = _found(op, graph, origin)
+    if found is None:
+        _refuse_unmapped(op, graph, origin)
+        return None
+    matrix, read, source = found
+    matrix = replace(matrix, computed_from=computed_from.get(matrix.initializer, (matrix.initializer,)))
+    _check_finite(matrix, op, origin)
+    return replace(op, matrix=matrix, read=read, inputs=(source,))
 
 
 def _found(op: Op, graph: nx.MultiDiGraph, origin: str) -> tuple[Matrix, Read, str] | None:
@@ -129,37 +121,13 @@ def _check_fit(matrix: Matrix) -> None:
 
 def _refuse_unmapped(op: Op, graph: nx.MultiDiGraph, origin: str) -> None:
     """Refuse an operation, or one in its bodies, whose constant weights can't be mapped."""
-    for inner, constants in _with_bodies(op, graph.graph["constants"]):
-        for index in REFUSED.get((inner.domain, inner.op_type), ()):
-            name = inner.inputs[index] if index < len(inner.inputs) else ""
-            tensor = constants.get(name)
-            name, shape = (tensor.name if tensor is not None else "") or name, constant_shape(tensor)
-            if shape is not None and sum(size > 1 for size in shape) >= 2:
-                inside = f" inside {op.label}" if inner is not op else ""
-                raise ModelError(
-                    f"{origin}: {inner.label}{inside}: its constant weights '{name}' {list(shape)} "
-                    "can't be put on tiles: mapped are "
-                    "Gemm, MatMul with a constant matrix of two dimensions, and Conv (1-D and 2-D)"
-                )
-
-
-def _with_bodies(op: Op, constants: Mapping[str, Any]) -> list[tuple[Op, Mapping[str, Any]]]:
-    """An operation and all that its bodies hold, each with the constants that it can see.
-
-    What a body makes of constants alone (a transpose, a cast, dequantized weights) counts as the largest of
-    them.
-    """
-    found = [(op, constants)]
-    for body in op.bodies.values():
-        visible = {**constants, **body.graph["constants"]}
-        for inner in operations(body):
-            found.extend(_with_bodies(inner, visible))
-            made_of = [visible[name] for name in inner.inputs if name in visible]
-            if inner.op_type == "Constant" and "value" in inner.attributes:
-                visible[inner.outputs[0]] = inner.attributes["value"]
-            elif made_of and len(made_of) == sum(map(bool, inner.inputs)):
-                visible[inner.outputs[0]] = max(made_of, key=lambda tensor: math.prod(tensor.dims))
-    return found
+    for inner, name, shape in unmapped_weights(op, graph.graph["constants"]):
+        inside = f" inside {op.label}" if inner is not op else ""
+        raise ModelError(
+            f"{origin}: {inner.label}{inside}: its constant weights '{name}' {list(shape)} "
+            "can't be put on tiles: mapped are Gemm, MatMul with a constant matrix of two dimensions, and "
+            f"Conv (1-D and 2-D); or leave it digital with --digital {inner.name}"
+        )
 
 
 def _check_finite(matrix: Matrix, op: Op, origin: str) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from pcmc.accel.chip import (
     chip_to_dict,
     load_chip,
 )
-from pcmc.accel.fields import Choice, Flag, Real, Reals, Text, Whole, rules, shown
+from pcmc.accel.fields import Choice, Flag, Real, Reals, Text, Whole, optional, rules, shown, take_section
 from pcmc.errors import ChipError
 
 ROOT = Path(__file__).parents[2]
@@ -29,11 +30,30 @@ CHIPS = Path(pcmc.accel.chips.__file__).parent
 TAG = re.compile(r"#\s*(published|derived|assumed|measured): \S")
 
 
+PCM = {key: value for key, value in chip_to_dict(load_chip("nature2018"))["cell"].items() if key != "kind"}
+del PCM["low_tier_in_inference"]
+CELLS = {
+    "2pcm": PCM,
+    "4pcm": PCM,
+    "3t1c": {"g_low_us": 4.0, "g_high_us": 20.0, "g_reference_us": 12.0, "steps": 400, "leak_tau_s": 5.16e-3},
+    "rram": {
+        "g_min_us": 1.0,
+        "g_max_us": 39.0,
+        "g_max_fit_us": 39.26,
+        "programming_error_us": [1.053, 0.2374, -1.167e-2, 1.536e-4],
+    },
+    "sram": {"bits": 8},
+    "levels": {"bits": 16},
+    "ideal": {},
+}
+"""A right [cell] of each kind, beside that of nature2018; fields that have a default may be absent."""
+
+
 def tables(kind="2pcm+3t1c"):
-    """A right description, as fresh dictionaries, with a cell of the kind asked for."""
+    """A right description, as fresh dictionaries, with a cell of the kind asked for and its effects off."""
     right = chip_to_dict(load_chip("nature2018"))
-    if kind == "ideal":
-        right["cell"] = {"kind": "ideal"}
+    if kind != "2pcm+3t1c":
+        right["cell"] = {"kind": kind, **copy.deepcopy(CELLS[kind])}
         right["effects"] = {"programming_error": False, "read_noise": "off"}
     assert right["cell"]["kind"] == kind
     return right
@@ -69,7 +89,9 @@ def wrong_values(rule):
         return [*never, True, "3", math.nan, math.inf, -math.inf, *far, [3.0]]
     if isinstance(rule, Reals):
         long = [0.0] * (rule.longest + 1)
-        return [*never, 3.0, "3", [], long, ["1"], [True], [math.nan], [math.inf], [rule.high * 2], [[1.0]]]
+        short = [[0.0] * (rule.shortest - 1)] if rule.shortest else []
+        never += [3.0, "3", *short, long]
+        return [*never, ["1"], [True], [math.nan], [math.inf], [rule.high * 2], [[1.0]]]
     if isinstance(rule, Flag):
         return [*never, 0, 1, 1.0, "true", [True]]
     if isinstance(rule, Choice):
@@ -87,9 +109,14 @@ def place(section, field):
 
 
 @pytest.mark.parametrize(("kind", "section", "field", "rule"), FIELDS)
-def test_a_missing_field_is_named(kind, section, field, rule):
+def test_a_missing_field_is_named_or_takes_its_default(kind, section, field, rule):
     wrong = tables(kind)
-    del (wrong[section] if section else wrong)[field]
+    (wrong[section] if section else wrong).pop(field, None)
+    owner = CELL_KINDS[kind] if section == "cell" else rules(ChipSpec).get(section, ChipSpec)
+    if field in optional(owner):
+        defaults = {one.name: one.default for one in dataclasses.fields(owner)}
+        assert getattr(take_section(owner, section, wrong[section], "mine.toml"), field) == defaults[field]
+        return
     with pytest.raises(ChipError) as error:
         chip_from_dict(wrong, "mine.toml")
     assert str(error.value).startswith(f"mine.toml: {place(section, field)}: missing; must be ")
@@ -119,7 +146,7 @@ def test_a_misspelt_field_is_named_with_the_right_spelling(kind, section, field,
         misspelt = "kinds"
     else:
         misspelt = field + "x"
-        table[misspelt] = table.pop(field)
+        table[misspelt] = table.pop(field, 0.0)
     with pytest.raises(ChipError) as error:
         chip_from_dict(wrong, "mine.toml")
     assert str(error.value) == (
@@ -219,6 +246,78 @@ def test_a_description_that_is_no_table_is_refused(value):
         ),
         ("ideal", {"effects": {"read_noise": "frozen"}}, '[effects] read_noise = "frozen": must be "off"'),
         ("ideal", {"cell": {"g_max_us": 20.0}}, "[cell] g_max_us: unknown field; known are kind"),
+        ("ideal", {"effects": {"drift": True}}, "[effects] drift = true: must be false with ideal cells"),
+        ("2pcm+3t1c", {"cell": {"pairs": 2}}, '[cell] pairs = 2: must be 1 in a cell of kind "2pcm+3t1c"'),
+        ("4pcm", {"cell": {"pairs": 2}}, '[cell] pairs = 2: must be 1 in a cell of kind "4pcm"'),
+        ("2pcm", {"cell": {"g_max_us": 26.0}}, "[cell] g_max_us = 26: must be at most g_max_fit_us = 25 uS"),
+        ("2pcm", {"cell": {"drift_mean": []}}, "[cell] drift_mean = []: must be given too"),
+        ("2pcm", {"cell": {"drift_deviation": []}}, "[cell] drift_deviation = []: must be given too"),
+        ("2pcm", {"cell": {"drift_mean": [1.0, 2.0]}}, "[cell] drift_mean = [1.0, 2.0]: must be [] or slope"),
+        ("2pcm", {"cell": {"drift_mean": [0.0, 0.0, 0.2, 0.1]}}, "[cell] drift_mean = [0.0, 0.0, 0.2, 0.1]"),
+        (
+            "2pcm",
+            {"cell": {"drift_mean": [0.0, 0.0, -0.2, 0.1]}},
+            "[cell] drift_mean = [0.0, 0.0, -0.2, 0.1]",
+        ),
+        (
+            "2pcm",
+            {"cell": {"drift_mean_above": [0.5]}},
+            "[cell] drift_mean_above = [0.5]: must be [] or an x",
+        ),
+        ("2pcm", {"cell": {"drift_mean_above": [1.5, 1.0]}}, "[cell] drift_mean_above = [1.5, 1.0]: must be"),
+        (
+            "2pcm",
+            {"cell": {"drift_deviation_above": [0.5, 1.0, -1.5]}},
+            "[cell] drift_deviation_above = [0.5, 1.0, -1.5]: must not be negative, as it is at x = 0.67",
+        ),
+        (
+            "2pcm",
+            {"cell": {"read_noise_law": [0.0, 0.1, 0.1, 0.1]}},
+            "[cell] read_noise_law = [0.0, 0.1, 0.1, 0.1]: must be left out where read_noise_scale is a law",
+        ),
+        (
+            "4pcm",
+            {"cell": {"read_noise_law_above": [0.5, 1.0]}},
+            "[cell] read_noise_law_above = [0.5, 1.0]: must be left out where read_noise_law is",
+        ),
+        (
+            "2pcm",
+            {"cell": {"stuck_low_fraction": 0.75, "stuck_high_fraction": 0.5}},
+            "[cell] stuck_high_fraction = 0.5: must be at most 1 - stuck_low_fraction = 0.25",
+        ),
+        ("2pcm", {"effects": {"stuck": True}}, "[effects] stuck = true: must be false with 2pcm cells whose"),
+        (
+            "2pcm",
+            {"cell": {"read_noise_scale": 0.0}, "effects": {"read_noise": "split"}},
+            '[effects] read_noise = "split": must be "off" with 2pcm cells whose [cell] gives no law of it',
+        ),
+        (
+            "3t1c",
+            {"cell": {"g_reference_us": 20.0}},
+            "[cell] g_reference_us = 20: must lie between g_low_us = 4 and g_high_us = 20 uS",
+        ),
+        (
+            "3t1c",
+            {"effects": {"read_noise": "fast"}},
+            '[effects] read_noise = "fast": must be "off" with 3t1c',
+        ),
+        ("rram", {"cell": {"g_min_us": 39.0}}, "[cell] g_min_us = 39: must be less than g_max_us = 39 uS"),
+        (
+            "rram",
+            {"cell": {"g_max_us": 40.0}},
+            "[cell] g_max_us = 40: must be at most g_max_fit_us = 39.26 uS",
+        ),
+        (
+            "rram",
+            {"cell": {"programming_error_us": [1.0, -0.1]}},
+            "[cell] programming_error_us = [1.0, -0.1]: must not give a negative standard deviation",
+        ),
+        ("rram", {"effects": {"drift": True}}, "[effects] drift = true: must be false with rram cells"),
+        (
+            "sram",
+            {"effects": {"programming_error": True}},
+            "[effects] programming_error = true: must be false",
+        ),
     ],
 )
 def test_fields_that_contradict_each_other_are_named(kind, changes, message):
@@ -295,7 +394,7 @@ def test_the_issue_example_reads_as_promised(tmp_path):
 
 
 def test_a_missing_file_lists_the_shipped_chips(tmp_path):
-    assert "no such file, and no chip of that name (shipped chips: nature2018" in refusal(
+    assert "no such file, and no chip of that name (shipped chips: " + ", ".join(chip_names()) in refusal(
         tmp_path / "no.toml"
     )
 
@@ -436,7 +535,7 @@ def test_every_number_in_a_shipped_file_says_where_it_comes_from(name):
     # No number in a form that the pattern above overlooks:
     numbers = [
         value
-        for section in chip_to_dict(load_chip(name)).values()
+        for section in tomllib.loads("\n".join(lines)).values()
         if isinstance(section, dict)
         for value in section.values()
         if isinstance(value, list | int | float) and not isinstance(value, bool)

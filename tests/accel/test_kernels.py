@@ -5,13 +5,15 @@ import re
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.signal import correlate2d
 
 from pcmc.accel import reference, tile
-from pcmc.accel.tile import Converters, Window
+from pcmc.accel.random import gaussian_key
+from pcmc.accel.tile import Converters, Noise, Window
 
 _kernels = pytest.importorskip("pcmc.accel._kernels", reason="no compiled kernels to compare with")
 
@@ -112,20 +114,20 @@ def conv_case(name, case, whole):
     return draw(case, inner, whole), bank, outer, (window.packed(), 1)
 
 
-CASES = [
-    (name, case)
-    for name in PAIRS
-    for case in (() if name == "input_range" else CONVOLUTIONS if name.startswith("conv") else DENSE)
-]
+READS = [name for name in PAIRS if name.startswith(("dense", "conv"))]
+CASES = [(name, case) for name in READS for case in (CONVOLUTIONS if name.startswith("conv") else DENSE)]
 
 
-def both(name, case, converters, *, whole):
-    """(result of the kernel, of the twin, lsb of each item)."""
+def both(name, case, converters, *, whole, power=None):
+    """(result of the kernel, of the twin, lsb of each item); with noise if `power` is given."""
     make = conv_case if name.startswith("conv") else dense_case
     x, bank, shape, more = make(name, case, whole)
     scale = reference_range(x, 1.0)
     drive = () if name.endswith("transposed") else (254.0 if whole else 1.0,)
     levels = (converters.dac_levels, converters.adc_levels, converters.adc_full)
+    if not name.endswith("transposed"):
+        noise = None if power is None else noise_for(bank, case, power=power, first=5)
+        levels += (tile._NONE, tile._QUIET) if noise is None else noise.packed(bank, len(x))
     results = []
     x.flags.writeable = False  # bank and table are read-only already
     for kernel in PAIRS[name]:
@@ -134,6 +136,12 @@ def both(name, case, converters, *, whole):
         results.append(out)
     lsb = converters.adc_full * scale / max(converters.adc_levels, 1)
     return *results, lsb.reshape(-1, *[1] * (len(shape) - 1))
+
+
+def noise_for(bank, key, **options):
+    """Noise with whole variances on a bank."""
+    variances = seeded("v", key).integers(0, 2, bank.cells.size).astype(np.float32)
+    return Noise(bank.with_variances(variances), gaussian_key(0, (3,), "fast_noise"), **options)
 
 
 def reference_range(x, floor):
@@ -145,7 +153,7 @@ def test_the_padding_behind_cells_is_what_the_kernels_read():
 
 
 def test_every_kernel_has_cases():
-    assert {name for name, _ in CASES} | {"input_range"} == set(PAIRS)
+    assert {name for name, _ in CASES} | {"input_range", "fill_gaussian"} == set(PAIRS)
 
 
 @pytest.mark.parametrize("converters", CONVERTERS)
@@ -155,6 +163,18 @@ def test_integers_agree_with_the_twin_exactly(name, case, converters):
     np.testing.assert_array_equal(compiled, twin)
     if twin.size > 100:
         assert np.unique(twin).size > 3, "a case that tests nothing"
+
+
+@pytest.mark.parametrize("converters", ["ideal", "dac+adc"])
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize(("name", "case"), [(n, c) for n, c in CASES if not n.endswith("transposed")])
+def test_integers_with_noise_agree_with_the_twin_exactly(name, case, converters, power):
+    compiled, twin, _ = both(name, case, CONVERTERS[converters], whole=True, power=power)
+    # Every variance is a whole number below 2^24, exact in whatever order it is summed.
+    np.testing.assert_array_equal(compiled, twin)
+    quiet, _, _ = both(name, case, CONVERTERS[converters], whole=True)
+    if twin.size > 100:
+        assert np.mean(quiet != compiled) > 0.1, "a case that tests nothing"
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)
@@ -194,17 +214,20 @@ FULL = Converters(127, 255, adc_full=8.0)
 
 
 @pytest.mark.parametrize("threads", [2, 8])
+@pytest.mark.parametrize("noisy", [False, True])
 @pytest.mark.parametrize("converters", [Converters(), FULL])
-def test_any_number_of_threads_gives_equal_bits(monkeypatch, threads, converters):
+def test_any_number_of_threads_gives_equal_bits(monkeypatch, threads, converters, noisy):
     monkeypatch.setattr(tile, "WORTH_A_THREAD", 1)
     dense, x = bank_of(70, 45), seeded(1).standard_normal((53, 70), np.float32)
     window, conv = Window((3, 3), (1, 2), pads=(1, 0, 1, 2)), bank_of(27, 20)
+    noises = (noise_for(dense, 1), noise_for(conv, 2)) if noisy else (None, None)
     for images in (1, 3, 16):
         photos = seeded(2).standard_normal((images, 3, 12, 9), np.float32)
         runs = []
         for n in (1, threads):
             options = {"converters": converters, "threads": n}
-            y, z = tile.read(x, dense, **options), tile.read(photos, conv, window=window, **options)
+            y = tile.read(x, dense, noise=noises[0], **options)
+            z = tile.read(photos, conv, window=window, noise=noises[1], **options)
             back = tile.read_transposed(z, conv, window=window, image=(12, 9), **options)
             runs.append((y, tile.read_transposed(y, dense, **options), z, back))
         for one, many in zip(*runs, strict=True):
@@ -229,6 +252,21 @@ def test_a_vector_reads_the_same_alone_and_in_a_batch(converters):
         np.testing.assert_array_equal(tile.read(photos[one], conv, window=window, **options)[0], z[i])
         again = tile.read_transposed(z[one], conv, window=window, image=(10, 11), **options)
         np.testing.assert_array_equal(again[0], scattered[i])
+
+
+@pytest.mark.parametrize("cut", [1, 3, 8, 30])
+def test_calls_that_count_on_give_the_noise_of_one(cut):
+    dense, x = bank_of(130, 101), seeded(3).standard_normal((61, 130), np.float32)
+    window, conv = Window((3, 3), pads=SQUARE), bank_of(36, 21)
+    photos = seeded(4).standard_normal((61, 4, 3, 4), np.float32)
+    for items, bank, more in ((x, dense, {}), (photos, conv, {"window": window})):
+        noise = noise_for(bank, 4, first=7)
+        whole = tile.read(items, bank, noise=noise, **more)
+        parts = [
+            tile.read(items[i : i + cut], bank, noise=replace(noise, first=7 + i), **more)
+            for i in range(0, len(items), cut)
+        ]
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
 @pytest.mark.slow
@@ -308,12 +346,30 @@ def test_with_converters_on_the_result_is_always_finite(monkeypatch, value, kern
     for converters in (FULL, Converters(0, 127, adc_full=2.0)):
         y = tile.read(x, dense, converters=converters)
         z = tile.read(photos, conv, window=window, converters=converters)
+        noisy = tile.read(x, dense, converters=converters, noise=noise_for(dense, 8))
+        hazy = tile.read(photos, conv, window=window, converters=converters, noise=noise_for(conv, 9))
         d, e = np.resize(x, (3, 30)), np.resize(photos, z.shape)
         back = tile.read_transposed(d, dense, converters=converters)
         scattered = tile.read_transposed(e, conv, window=window, image=(6, 5), converters=converters)
-        assert all(np.isfinite(a).all() for a in (y, z, back, scattered))
+        assert all(np.isfinite(a).all() for a in (y, z, noisy, hazy, back, scattered))
         if value == 0.0:
             assert not tile.read_transposed(np.zeros_like(d), dense, converters=converters).any()
+
+
+def test_a_noise_that_does_not_fit_is_refused():
+    bank, other = bank_of(18, 4), bank_of(20, 4)
+    x = np.zeros((2, 18), np.float32)
+    for bad in (-1e-9, np.nan):
+        with pytest.raises(ValueError, match="negative or NaN"):
+            bank.with_variances(np.where(np.arange(bank.cells.size) == 3, bad, 1).astype(np.float32))
+    with pytest.raises(ValueError, match="of another bank"):
+        tile.read(x, bank, noise=Noise(other, (1, 2)))
+    with pytest.raises(ValueError, match="power of a noise is 3"):
+        Noise(bank, (1, 2), power=3)
+    with pytest.raises(ValueError, match="64 bits each"):
+        Noise(bank, (1 << 64, 2))
+    with pytest.raises(ValueError, match="not within"):
+        tile.read(x, bank, noise=Noise(bank, (1, 2), first=tile.MOST_ITEMS - 1))
 
 
 GOOD = (0, 0, 4, 3, 0, 0)  # fills the matrix of 4 x 3 and its 12 cells

@@ -9,7 +9,8 @@ from pcmc.accel.physics import EFFECTS, Physics, resolve
 from pcmc.errors import ChipError
 
 CHIP = load_chip("nature2018")
-ALL_ON = Physics(dac=True, adc=True, programming_error=True, read_noise="frozen")
+FULL = Physics(dac=True, adc=True, programming_error=True, read_noise="frozen")
+ALL_ON = Physics(True, True, True, "frozen", True, True)
 
 
 def chip_with(**effects):
@@ -22,13 +23,21 @@ def test_all_switches_are_off_unless_asked_for():
 
 
 def test_names_lists_exactly_the_effects_that_are_on():
-    assert ALL_ON.names() == EFFECTS == ("dac", "adc", "programming_error", "read_noise")
+    assert ALL_ON.names() == EFFECTS == ("dac", "adc", "programming_error", "read_noise", "drift", "stuck")
     assert Physics(adc=True).names() == ("adc",)
     assert not Physics(read_noise="frozen").is_ideal
 
 
 @pytest.mark.parametrize(
-    "bad", [{"dac": 1}, {"adc": "yes"}, {"programming_error": None}, {"read_noise": "fast"}]
+    "bad",
+    [
+        {"dac": 1},
+        {"adc": "yes"},
+        {"programming_error": None},
+        {"read_noise": "slow"},
+        {"drift": 1},
+        {"stuck": None},
+    ],
 )
 def test_a_wrong_switch_is_refused_by_name(bad):
     with pytest.raises(ChipError, match=next(iter(bad))):
@@ -44,8 +53,8 @@ def test_ideal_is_no_effect_on_any_chip():
     assert resolve("ideal", CHIP) == Physics()
 
 
-def test_full_on_nature2018_is_every_effect():
-    assert resolve("full", CHIP) == ALL_ON
+def test_full_on_nature2018_is_what_its_file_states_on():
+    assert resolve("full", CHIP) == FULL
 
 
 def test_full_leaves_off_what_the_chip_file_states_off():
@@ -57,7 +66,51 @@ def test_full_leaves_off_what_the_chip_file_states_off():
     assert resolve("full", without_adc).names() == ("dac", "programming_error", "read_noise")
 
 
-@pytest.mark.parametrize("name", EFFECTS)
+def test_drift_and_stuck_devices_are_on_where_the_chip_file_states_them_on():
+    assert resolve("full", chip_with(drift=True)).names() == (*FULL.names(), "drift")
+    cell = dataclasses.replace(CHIP.cell, stuck_low_fraction=0.01)
+    chip = dataclasses.replace(chip_with(drift=True, stuck=True), cell=cell)
+    assert resolve("full", chip) == ALL_ON
+    assert resolve("stuck", chip).names() == ("stuck",)
+
+
+def test_read_noise_is_of_the_kind_that_the_file_or_the_user_names():
+    assert resolve("full", chip_with(read_noise="split")).read_noise == "split"
+    assert resolve("dac,read_noise", chip_with(read_noise="fast")).read_noise == "fast"
+    assert resolve("read_noise=fast, dac", CHIP) == Physics(dac=True, read_noise="fast")
+    assert resolve("read_noise = split", chip_with(read_noise="off")).read_noise == "split"
+
+
+@pytest.mark.parametrize(
+    ("kind", "frozen", "fast"),
+    [(None, None, None), ("frozen", "all", None), ("split", "slow", "fast"), ("fast", None, "all")],
+)
+def test_the_two_parts_of_each_kind_are_all_of_the_noise(kind, frozen, fast):
+    physics = Physics(read_noise=kind)
+    assert (physics.frozen_part, physics.fast_part) == (frozen, fast)
+
+
+@pytest.mark.parametrize("choice", ["read_noise=slow", "read_noise="])
+def test_a_kind_of_noise_that_there_is_not_is_refused(choice):
+    with pytest.raises(ChipError, match='must be None or one of "frozen", "fast", "split"'):
+        resolve(choice, CHIP)
+
+
+def test_only_read_noise_has_kinds():
+    with pytest.raises(ChipError, match=r"no effect of the name 'dac=8'"):
+        resolve("dac=8", CHIP)
+
+
+@pytest.mark.parametrize(
+    ("name", "effect"), [("nature2018", "stuck"), ("isaac", "drift"), ("neurram", "read_noise")]
+)
+def test_an_effect_that_a_chips_cells_have_no_law_of_is_refused(name, effect):
+    chip = load_chip(name)
+    with pytest.raises(ChipError, match=f"physics {effect}: chip {name} has .* no law of {effect}; leave"):
+        resolve(effect, chip)
+
+
+@pytest.mark.parametrize("name", [name for name in EFFECTS if name != "stuck"])
 def test_each_effect_can_be_switched_on_alone_by_its_name(name):
     assert resolve(name, CHIP).names() == (name,)
 
@@ -71,7 +124,7 @@ def test_a_name_switches_on_what_the_chip_file_states_off():
 
 
 def test_a_physics_is_taken_as_it_is():
-    assert resolve(ALL_ON, CHIP) is ALL_ON
+    assert resolve(FULL, CHIP) is FULL
 
 
 @pytest.mark.parametrize(

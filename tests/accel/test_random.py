@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pcmc.accel.random import stream
+from pcmc.accel.random import gaussian_key, stream
 
 FIRST_WORDS = [10787154158772067751, 1863285316152316999]
 
@@ -89,3 +89,20 @@ def test_the_global_generator_is_neither_read_nor_changed():
     assert before[2:] == after[2:]
     np.random.seed(99)  # noqa: NPY002
     assert np.array_equal(draws(0, (0,), "x"), drawn)
+
+
+def test_the_key_of_gaussians_follows_from_the_whole_name_too():
+    name = (0, (1, 2), "fast_noise", 3)
+    key = gaussian_key(*name)
+    assert key == gaussian_key(*name)
+    assert all(0 <= word < 1 << 64 for word in key)
+    others = {gaussian_key(1, *name[1:]), gaussian_key(0, (1,), *name[2:]), gaussian_key(*name[:3], 4)}
+    assert len(others | {key, gaussian_key(0, (1, 2), "slow_noise", 3)}) == 5
+    with pytest.raises(TypeError):
+        gaussian_key(0.5, (1,), "x")
+
+
+def test_key_and_stream_of_one_name_are_the_same_128_bits():
+    low, high = gaussian_key(4, (5,), "x")
+    words = stream(4, (5,), "x").bit_generator.state["state"]["key"]
+    assert [int(word) for word in words] == [low, high]

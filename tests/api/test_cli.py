@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 import pcmc
+from pcmc.commands import text as text_of
 from pcmc.models import zoo
 
 
@@ -65,7 +66,7 @@ def test_compile_takes_shapes_and_frozen_inputs(done, tmp_chdir):
     loaded = pcmc.load("open.pcmc")
     assert [info.name for info in loaded.inputs] == ["x"]
     assert loaded.sample_shapes == {"x": (1, 5, 6)}
-    assert loaded.options == {"shapes": {"x": [1, 5, 6]}, "freeze": {"factor": [1, 2.5]}}
+    assert loaded.options == {"shapes": {"x": [1, 5, 6]}, "freeze": {"factor": [1, 2.5]}, "digital": []}
 
 
 def test_compile_writes_the_graph(done, tmp_chdir):
@@ -175,6 +176,95 @@ def test_compare_takes_every_flag(done, images):
     assert json.loads(done("compare", "digits-mlp.pcmc", *words, "--json")) == facts
 
 
+def test_compare_ablates_and_ranks_layers(done, images):
+    words = ["compare", "digits-mlp", "--data", images, "--seeds", "2", "--physics", "adc,programming_error"]
+    text = done(*words, "--ablate", "--by-layer", "-o", "out.json")
+    facts = json.loads(Path("out.json").read_text())
+    data = np.load(images)["x"], np.load(images)["y"]
+    python = pcmc.compare(
+        program(), data=data, seeds=2, physics="adc,programming_error", ablate=True, by_layer=True
+    )
+    assert facts == json.loads(json.dumps(python.as_dict()))
+    effects, layers = text.split("what each effect costs")[1].split("what each matrix costs")
+    for table, names in (
+        (effects, [one.effect for one in python.ablation]),
+        (layers, [one.layer for one in python.layers]),
+    ):
+        assert [line.split()[0] for line in table.splitlines()[4:] if line] == names
+    first = python.layers[0]
+    assert f"{first.cost['accuracy'].mean + 0.0:+.4f} [" in layers
+    assert f"{first.share:.1%}" in layers
+    assert json.loads(done(*words, "--ablate", "--by-layer", "--json")) == facts
+    assert "what each" not in done(*words)
+    assert "what each matrix" not in done(*words, "--ablate")
+    assert "what each effect" not in done(*words, "--by-layer")
+
+
+def test_compare_of_one_seed_shows_costs_without_an_interval(done, images):
+    words = ["--data", images, "--seeds", "1", "--ablate", "--by-layer"]
+    text = done("compare", "digits-mlp", *words).split("what each effect costs")[1]
+    assert "+0.0000" in text
+    assert "-0.0000" not in text
+    assert "[" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(-1e-9, "+0.0000"), (0.0, "+0.0000"), (-0.00126, "-0.0013"), (0.25, "+0.2500")]
+)
+def test_a_difference_has_a_sign_and_is_never_minus_zero(value, shown):
+    assert text_of.signed(value) == shown
+
+
+def test_time_and_compensation_are_flags(done, images):
+    words = ["digits-mlp", "--physics", "programming_error,drift", "--at", "1d", "--compensation", "global"]
+    facts = json.loads(done("compare", *words, "--data", images, "--seeds", "1", "--json"))
+    assert (facts["at"], facts["compensation"]) == ("1d", "global")
+    done("run", *words, "--input", images, "-o", "out.npz")
+    session = pcmc.Session(program(), "programming_error,drift", at="1d", compensation="global")
+    with np.load("out.npz") as written:
+        assert np.array_equal(written["logits"], session.run(None, {"x": np.load(images)["x"]})[0])
+
+
+# layers that stay digital
+
+
+def test_every_command_that_compiles_keeps_layers_digital(done, images):
+    flag = ["--digital", "node_linear,node_linear_2"]
+    done("compile", "digits-mlp", *flag, "--graph", "a.json")
+    loaded = pcmc.load("digits-mlp.pcmc")
+    assert list(loaded.banks) == ["node_linear_1"]
+    assert loaded.options["digital"] == ["node_linear", "node_linear_2"]
+    graph = json.loads(Path("a.json").read_text())
+    assert [one["name"] for one in graph["operations"] if "matrix" in one] == ["node_linear_1"]
+    report = json.loads(done("report", "digits-mlp", *flag, "--json"))
+    assert report == loaded.report()
+    assert report["digital"]["node_linear"] == "Gemm: kept digital on request"
+    assert "kept digital on request" in done("where", "digits-mlp", "node_linear", *flag)
+    facts = json.loads(done("show", "digits-mlp", *flag, "--json"))
+    assert [bank["name"] for bank in facts["banks"]] == ["node_linear_1"]
+    again = done("report", "digits-mlp", "--digital", "node_linear", "--digital", "node_linear_2", "--json")
+    assert json.loads(again) == report
+    words = ["--input", images, "--physics", "full", "-o", "out.npz"]
+    done("run", "digits-mlp", *flag, *words)
+    with np.load("out.npz") as written:
+        wanted = pcmc.Session(loaded, "full").run(None, {"x": np.load(images)["x"]})[0]
+        assert np.array_equal(written["logits"], wanted)
+    words = [*flag, "--data", images, "--by-layer", "--seeds", "1", "--json"]
+    compared = json.loads(done("compare", "digits-mlp", *words))
+    assert [one["layer"] for one in compared["layers"]] == ["node_linear_1"]
+
+
+def test_a_wrong_layer_to_keep_digital_is_one_line(refused):
+    message = refused("compile", "digits-mlp", "--digital", "node_linear,nope")
+    assert message.endswith(
+        "--digital nope: there is no such layer; layers are node_linear, node_linear_1, node_linear_2"
+    )
+    assert "no name empty" in refused("compile", "digits-mlp", "--digital", "node_linear,")
+    assert "has no constant matrix" in refused(
+        "compile", "digits-mlp", "--digital", "node_linear,node_linear_1,node_linear_2"
+    )
+
+
 def test_compare_without_data_takes_random_input(done, tmp_chdir):
     onnx.save(builders.mlp([6, 4]), "mine.onnx")
     text = done("compare", "mine.onnx", "--seed", "-1")
@@ -271,7 +361,17 @@ def test_version(done):
 
 
 COMMANDS = {
-    "compile": ("MODEL", "--chip", "--shape", "--freeze", "--output", "--graph", "--check", "--json"),
+    "compile": (
+        "MODEL",
+        "--chip",
+        "--shape",
+        "--freeze",
+        "--digital",
+        "--output",
+        "--graph",
+        "--check",
+        "--json",
+    ),
     "run": (
         "PROGRAM",
         "--input",
@@ -279,6 +379,7 @@ COMMANDS = {
         "--chip",
         "--shape",
         "--freeze",
+        "--digital",
         "--physics",
         "--seed",
         "--threads",
@@ -289,18 +390,23 @@ COMMANDS = {
         "--data",
         "--seeds",
         "--metric",
+        "--ablate",
+        "--by-layer",
+        "--at",
+        "--compensation",
         "--chip",
         "--shape",
         "--freeze",
+        "--digital",
         "--physics",
         "--seed",
         "--threads",
         "--output",
         "--json",
     ),
-    "report": ("PROGRAM", "--chip", "--shape", "--freeze", "--output", "--json"),
-    "show": ("PROGRAM", "--chip", "--shape", "--json"),
-    "where": ("PROGRAM", "LAYER", "--chip", "--shape", "--json"),
+    "report": ("PROGRAM", "--chip", "--shape", "--freeze", "--digital", "--output", "--json"),
+    "show": ("PROGRAM", "--chip", "--shape", "--digital", "--json"),
+    "where": ("PROGRAM", "LAYER", "--chip", "--shape", "--digital", "--json"),
     "chips": ("CHIP", "--json"),
     "models": ("--json",),
 }
@@ -397,7 +503,15 @@ def test_output_that_nobody_reads_is_no_traceback(tmp_path):
         assert b"Traceback" not in child.stderr.read()
 
 
-@pytest.mark.parametrize("flag", [("--chip", "nature2018"), ("--shape", "x=1,1,8,8"), ("--freeze", "x=1")])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        ("--chip", "nature2018"),
+        ("--shape", "x=1,1,8,8"),
+        ("--freeze", "x=1"),
+        ("--digital", "node_linear"),
+    ],
+)
 def test_a_flag_of_the_compiler_on_a_compiled_program_is_refused(run, done, flag):
     done("compile", "digits-mlp", "-o", "m.pcmc")
     result = run("compare", "m.pcmc", *flag)

@@ -16,7 +16,9 @@ import pcmc
 from pcmc.errors import DataError, ModelError
 from pcmc.models import zoo
 from pcmc.runtime.program import Program
-from pcmc.workflows.compare import METRICS, interval, random_inputs, reference_session
+from pcmc.workflows.metrics import METRICS, interval
+from pcmc.workflows.runs import reference_session
+from pcmc.workflows.samples import random_inputs
 
 
 @cache

@@ -75,9 +75,9 @@ def test_the_errors_are_one_family():
 
 def test_the_signatures_are_those_of_the_documentation():
     wanted = {
-        pcmc.compile: ["model", "chip", "shapes", "freeze", "check"],
+        pcmc.compile: ["model", "chip", "shapes", "freeze", "digital", "check"],
         pcmc.load: ["path"],
-        pcmc.Session: ["program", "physics", "seed", "threads", "state"],
+        pcmc.Session: ["program", "physics", "seed", "threads", "state", "at", "compensation", "only"],
         pcmc.Session.run: ["self", "output_names", "input_feed", "run_options"],
         pcmc.compare: [
             "model",
@@ -88,9 +88,14 @@ def test_the_signatures_are_those_of_the_documentation():
             "metric",
             "shapes",
             "freeze",
+            "digital",
             "samples",
             "seed",
             "threads",
+            "at",
+            "compensation",
+            "ablate",
+            "by_layer",
         ],
         pcmc.load_chip: ["name_or_path"],
         pcmc.Program.save: ["self", "path"],
