@@ -87,6 +87,10 @@ PER_ELEMENT: Mapping[str, int] = {
 }
 
 
+#: Which input of a convolution holds its filters.
+FILTERS: Mapping[str, int] = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "QLinearConv": 3}
+
+
 @dataclass(frozen=True, slots=True)
 class StepCount:
     """One step, one sample: input vectors of a read, positions of its input map, values in and out,
@@ -197,14 +201,18 @@ def operations_of(node: Any, shapes: Mapping[str, Shape]) -> int:
     if kind in MOVES_ONLY:
         return 0
     first = shapes.get(node.input[0], ()) if node.input else ()
-    if kind in ("MatMul", "Gemm", "FusedMatMul"):
+    if kind in ("MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "QLinearMatMul"):
         turned = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
         return 2 * elements * (first[-2 if turned else -1] if first else 1)
     if kind == "Einsum":
         return _einsum_operations(node, shapes, elements)
-    if kind in ("Conv", "ConvTranspose"):
-        filters = shapes.get(node.input[1], ())
-        return 2 * (elements if kind == "Conv" else math.prod(first)) * math.prod(filters[1:])
+    if kind in FILTERS:
+        filters = shapes.get(node.input[FILTERS[kind]], ())
+        return 2 * (math.prod(first) if kind == "ConvTranspose" else elements) * math.prod(filters[1:])
+    if kind in ("LSTM", "GRU", "RNN"):
+        # both weight matrices once for each step of each sequence, all gates and directions in them
+        weights = sum(math.prod(shapes.get(name, (0,))) for name in node.input[1:3])
+        return 2 * weights * math.prod(first[:2])
     if kind in ("MaxPool", "AveragePool", "LpPool"):
         kernel = next(
             (attribute.ints for attribute in node.attribute if attribute.name == "kernel_shape"), [1]

@@ -150,8 +150,9 @@ def drift_factor(x: Float32, spec: PcmCellSpec, at_s: float, rng: np.random.Gene
         rng: one normal number is drawn per device, in order.
     """
     nu = rng.standard_normal(len(x), dtype=np.float32)
-    nu *= law_of(x, spec.drift_deviation, spec.drift_deviation_above)
-    nu += law_of(x, spec.drift_mean, spec.drift_mean_above)
+    log_x = np.log(np.maximum(x, _LEAST_X))
+    nu *= law_of(x, spec.drift_deviation, spec.drift_deviation_above, log_x)
+    nu += law_of(x, spec.drift_mean, spec.drift_mean_above, log_x)
     np.abs(nu, out=nu)
     nu *= np.float32(-math.log(at_s / spec.t0_s))
     return np.exp(nu, out=nu)
@@ -181,7 +182,9 @@ def mean_drift(g_us: float, spec: PcmCellSpec, at_s: float) -> float:
     return math.exp(span**2 * s**2 / 2) * (below + above)
 
 
-def law_of(x: Float32, law: tuple[float, ...], above: tuple[float, ...]) -> Float32:
+def law_of(
+    x: Float32, law: tuple[float, ...], above: tuple[float, ...], log_x: Float32 | None = None
+) -> Float32:
     """clip(slope ln x + offset, low, high) and, from the first number of `above` on, a polynomial in x.
 
     The polynomial is held at x = 1 beyond it, where nothing was fitted.
@@ -190,10 +193,10 @@ def law_of(x: Float32, law: tuple[float, ...], above: tuple[float, ...]) -> Floa
         x: [n] conductances relative to the fit's largest. Not changed.
         law: slope, offset, low, high.
         above: the x from which the polynomial holds, then its coefficients; empty: nowhere.
+        log_x: ln x, where the caller has it already. Not changed.
     """
     slope, offset, low, high = law
-    value = np.log(np.maximum(x, _LEAST_X))
-    value *= np.float32(slope)
+    value: Float32 = (np.log(np.maximum(x, _LEAST_X)) if log_x is None else log_x) * np.float32(slope)
     value += np.float32(offset)
     np.clip(value, np.float32(low), np.float32(high), out=value)
     if above:

@@ -299,7 +299,7 @@ def test_two_tiers_err_less_than_one_by_the_expected_factor(significance):
     pair_variance = significance**2 * (sigma_prog(10.0) ** 2 + clipped_normal(0.0, sigma_prog(0.0))[1])
     residual_variance = expected_residual(10.0 * significance, significance)[1]
     expected = math.sqrt(pair_variance / residual_variance)
-    assert expected > 2 * significance ** (2 / 3)  # 2.3 at F = 1, 4.8 at F = 3
+    assert expected == pytest.approx({1.0: 2.50, 3.0: 5.67}[significance], abs=0.01)
     assert one.std() / two.std() == pytest.approx(expected, rel=5 * math.sqrt(2 / N) + 3e-3)
 
 
