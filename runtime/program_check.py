@@ -199,9 +199,10 @@ def check_state(state: ChipState, program: Program) -> None:
         if held is None:
             raise ProgramError(f"{program.name}: the state has no bank '{name}': it is of another program")
         plus, minus = held.devices.g_plus, held.devices.g_minus
-        if plus.shape != bank.cells.shape or minus.shape not in (plus.shape, (0,)):
+        cells = plus.shape[0] if plus.ndim else 0
+        if cells != bank.cells.size or plus.ndim > 2 or minus.shape not in (plus.shape, (0,)):
             raise ProgramError(
-                f"{program.name}: the state of bank '{name}' has {plus.size} cells, it has {bank.cells.size}"
+                f"{program.name}: the state of bank '{name}' has {cells} cells, it has {bank.cells.size}"
             )
         numbers = (held.w_max, held.unit_us, held.bias_drive)
         if not all(0 < number < np.inf for number in numbers) or not (

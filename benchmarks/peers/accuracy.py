@@ -22,7 +22,7 @@ from benchmarks.peers.equivalence import ACCURACY_LIMIT, NORMAL_90, same_accurac
 Row = dict[str, Any]
 IMAGES = 1000
 PILOT = 8
-MOST_SEEDS = 240
+MOST_SEEDS = 100
 AT_S = 20.0
 ROOM = 0.3
 """Points that the interval leaves for the difference itself."""

@@ -52,7 +52,7 @@ def set_up() -> None:
     subprocess.run([*install, "--no-build-isolation", "--no-deps", PEER], check=True, env=env)
 
 
-def ask(task: str, given: Mapping[str, Any], threads: int = 2) -> dict[str, np.ndarray[Any, Any]]:
+def ask(task: str, given: Mapping[str, Any], threads: int = 1) -> dict[str, np.ndarray[Any, Any]]:
     """Run a task of `aihwkit_tasks` in a process of its own.
 
     Args:

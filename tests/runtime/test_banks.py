@@ -190,3 +190,25 @@ def test_fast_noise_has_the_same_bits_for_any_number_of_threads():
     )
     np.testing.assert_array_equal(one, two)
     assert np.abs(one - pcmc.Session(program, physics="dac,adc").run(None, feed)[0]).max() > 0
+
+
+def test_the_state_of_a_cell_with_several_pairs_is_saved_and_read_again(tmp_path):
+    from pcmc.runtime.program_file import load, load_state, save
+
+    tables = pcmc.accel.chip.chip_to_dict(CHIP)
+    tables["cell"].update(kind="4pcm")
+    tables["cell"].pop("low_tier_in_inference")
+    program = builders.compiled_like_onnxruntime(
+        builders.mlp([50, 20], bias=False), pcmc.accel.chip.chip_from_dict(tables, "test")
+    )
+    session = pcmc.Session(program, physics="programming_error", seed=8)
+    (held,) = session.state.banks.values()
+    assert held.devices.g_plus.shape == (1000, 2)
+    save(program, tmp_path / "p.pcmc", session.state)
+    again = pcmc.Session(
+        load(tmp_path / "p.pcmc"), physics="programming_error", seed=8, state=load_state(tmp_path / "p.pcmc")
+    )
+    for ours, theirs in zip(
+        again.run(None, inputs(program)), session.run(None, inputs(program)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
