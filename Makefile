@@ -19,8 +19,9 @@ demo: $(VENV)/installed ## compile a shipped model, show it, compare it with onn
 	$(BIN)/pcmc report $(DEMO)/digits-cnn.pcmc
 	$(BIN)/pcmc compare digits-cnn --seeds 5
 
+# One BLAS thread: the many small solves of the tests would spend their time waiting for a second one.
 test: $(VENV)/installed ## run all tests
-	$(BIN)/pytest $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
 
 bench: $(VENV)/installed ## measure speed
 	$(BIN)/python -m benchmarks $(ARGS)

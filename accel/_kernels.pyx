@@ -37,6 +37,11 @@ cdef extern from "_tile_read.h" nogil:
         uint32_t first
         int power
 
+    struct pcmc_finish:
+        const float *offset
+        const float *addend
+        int relu
+
     struct pcmc_window:
         pass
 
@@ -49,13 +54,13 @@ cdef extern from "_tile_read.h" nogil:
 
     struct pcmc_kernels:
         const char *simd
-        int dense_read(const pcmc_bank *, const pcmc_converters *, const pcmc_noise *, const float *, float,
-                       float *, int64_t, int64_t) noexcept nogil
+        int dense_read(const pcmc_bank *, const pcmc_converters *, const pcmc_noise *, const pcmc_finish *,
+                       const float *, float, float *, int64_t, int64_t) noexcept nogil
         int dense_read_transposed(const pcmc_bank *, const pcmc_converters *, const float *, float *,
                                   int64_t, int64_t) noexcept nogil
-        int conv_read(const pcmc_bank *, const pcmc_converters *, const pcmc_noise *, const pcmc_window *,
-                      const pcmc_images *, const float *, float, float *, int64_t, int64_t,
-                      int64_t) noexcept nogil
+        int conv_read(const pcmc_bank *, const pcmc_converters *, const pcmc_noise *, const pcmc_finish *,
+                      const pcmc_window *, const pcmc_images *, const float *, float, float *,
+                      int64_t, int64_t, int64_t) noexcept nogil
         int conv_read_transposed(const pcmc_bank *, const pcmc_converters *, const pcmc_window *,
                                  const pcmc_images *, const float *, float *, int64_t, int64_t) noexcept nogil
         void input_range(const float *, int64_t, float, float *, int64_t, int64_t) noexcept nogil
@@ -110,6 +115,16 @@ cdef inline pcmc_noise make_noise(const float[::1] variances, const uint64_t[::1
     return made
 
 
+cdef inline pcmc_finish make_finish(
+    const float[::1] offset, const float[::1] addend, int relu
+) noexcept nogil:
+    cdef pcmc_finish finish
+    finish.offset = &offset[0] if offset.shape[0] else NULL
+    finish.addend = &addend[0] if addend.shape[0] else NULL
+    finish.relu = relu
+    return finish
+
+
 cdef inline pcmc_images make_images(
     const float[:, :, :, ::1] inputs, const float[:, :, :, ::1] outputs
 ) noexcept nogil:
@@ -125,11 +140,13 @@ cdef inline pcmc_images make_images(
 def dense_read(
     const float[:, ::1] x, const float[::1] cells, const int64_t[:, ::1] blocks, float[:, ::1] out,
     const float[::1] scale, float bias_drive, float dac_levels, float adc_levels, float adc_full,
-    const float[::1] variances, const uint64_t[::1] noise, int64_t first, int64_t last,
+    const float[::1] variances, const uint64_t[::1] noise,
+    const float[::1] offset, const float[::1] addend, int relu, int64_t first, int64_t last,
 ):
     """See `reference.dense_read`."""
     cdef pcmc_bank bank
     cdef pcmc_noise noises
+    cdef pcmc_finish finish
     cdef pcmc_converters converters
     cdef int failed = 0
     if first >= last:
@@ -138,8 +155,9 @@ def dense_read(
         bank = make_bank(cells, blocks, x.shape[1], out.shape[1])
         converters = make_converters(scale, dac_levels, adc_levels, adc_full)
         noises = make_noise(variances, noise)
+        finish = make_finish(offset, addend, relu)
         failed = KERNELS.dense_read(
-            &bank, &converters, &noises, &x[0, 0], bias_drive, &out[0, 0], first, last
+            &bank, &converters, &noises, &finish, &x[0, 0], bias_drive, &out[0, 0], first, last
         )
     if failed:
         raise MemoryError("no memory for the work space of a tile read")
@@ -168,11 +186,13 @@ def conv_read(
     float[:, :, :, ::1] out, const float[::1] scale, float bias_drive,
     float dac_levels, float adc_levels, float adc_full,
     const float[::1] variances, const uint64_t[::1] noise,
+    const float[::1] offset, const float[::1] addend, int relu,
     const int64_t[::1] window, int64_t chunks, int64_t first, int64_t last,
 ):
     """See `reference.conv_read`."""
     cdef pcmc_bank bank
     cdef pcmc_noise noises
+    cdef pcmc_finish finish
     cdef pcmc_converters converters
     cdef pcmc_images images
     cdef int failed = 0
@@ -183,8 +203,9 @@ def conv_read(
         converters = make_converters(scale, dac_levels, adc_levels, adc_full)
         images = make_images(x, out)
         noises = make_noise(variances, noise)
+        finish = make_finish(offset, addend, relu)
         failed = KERNELS.conv_read(
-            &bank, &converters, &noises, <const pcmc_window *> &window[0], &images,
+            &bank, &converters, &noises, &finish, <const pcmc_window *> &window[0], &images,
             &x[0, 0, 0, 0], bias_drive, &out[0, 0, 0, 0], chunks, first, last
         )
     if failed:

@@ -37,6 +37,12 @@ struct pcmc_noise { /* variance NULL: none */
     int power;      /* variances go with |input|^power, 1 or 2 */
 };
 
+struct pcmc_finish { /* what is done to the sum of all blocks, in this order; NULL: nothing */
+    const float *offset; /* added to each column, [bank.cols] */
+    const float *addend; /* added, shaped as out */
+    int relu;            /* what is below 0 becomes 0 */
+};
+
 struct pcmc_window { /* a convolution's window, top and left padding */
     int64_t kernel_y, kernel_x, stride_y, stride_x, dilation_y, dilation_x, top, left;
 };
@@ -49,13 +55,13 @@ struct pcmc_kernels {
     const char *simd;
     /* x [vectors, bank.rows] -> out [vectors, bank.cols]; an item is a vector */
     int (*dense_read)(const struct pcmc_bank *, const struct pcmc_converters *, const struct pcmc_noise *,
-                      const float *x, float bias_drive, float *out, int64_t first, int64_t last);
+                      const struct pcmc_finish *, const float *x, float bias_drive, float *out, int64_t first, int64_t last);
     /* d [vectors, bank.cols] -> out [vectors, bank.rows]; an item is a vector */
     int (*dense_read_transposed)(const struct pcmc_bank *, const struct pcmc_converters *, const float *d,
                                  float *out, int64_t first, int64_t last);
     /* x -> out; item = image * chunks + chunk, a chunk is a band of output rows */
     int (*conv_read)(const struct pcmc_bank *, const struct pcmc_converters *, const struct pcmc_noise *,
-                     const struct pcmc_window *, const struct pcmc_images *, const float *x, float bias_drive,
+                     const struct pcmc_finish *, const struct pcmc_window *, const struct pcmc_images *, const float *x, float bias_drive,
                      float *out, int64_t chunks, int64_t first, int64_t last);
     /* d, shaped as a read's output -> out, shaped as its input; an item is an image */
     int (*conv_read_transposed)(const struct pcmc_bank *, const struct pcmc_converters *,

@@ -125,6 +125,12 @@ static TARGET void FN(add_value)(float *to, int64_t n, float value)
         to[i] += value;
 }
 
+static TARGET void FN(rectify)(float *to, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] = to[i] < 0.0f ? 0.0f : to[i]; /* a NaN stays one */
+}
+
 static TARGET void FN(fill)(float *to, int64_t n, float value)
 {
     for (int64_t i = 0; i < n; i++)
@@ -308,9 +314,21 @@ static TARGET void FN(raise_vectors)(float *to, const float *from, int64_t n, in
     FN(raise)(raised_drive, drive, n, power);
 }
 
+/* `at`: where these vectors begin among all outputs. */
+static TARGET void FN(finish_vectors)(const struct pcmc_finish *finish, float *out, int64_t at, int64_t n,
+                                      int64_t cols)
+{
+    for (int64_t v = 0; finish->offset && v < n; v++)
+        FN(add)(out + at + v * cols, finish->offset, cols);
+    if (finish->addend)
+        FN(add)(out + at, finish->addend + at, n * cols);
+    if (finish->relu)
+        FN(rectify)(out + at, n * cols);
+}
+
 static TARGET int FN(dense_read)(const struct pcmc_bank *bank, const struct pcmc_converters *conv,
-                                 const struct pcmc_noise *noise, const float *x, float bias_drive, float *out,
-                                 int64_t first, int64_t last)
+                                 const struct pcmc_noise *noise, const struct pcmc_finish *finish,
+                                 const float *x, float bias_drive, float *out, int64_t first, int64_t last)
 {
     /* As many vectors at once as keep their inputs in the second-level cache. */
     int64_t most = min64(max64(65536 / (bank->rows + 1), 64) / 8 * 8, max64(last - first, 1));
@@ -360,6 +378,7 @@ static TARGET int FN(dense_read)(const struct pcmc_bank *bank, const struct pcmc
         };
         memset(chunk.out, 0, sizeof(float) * (size_t)(n * bank->cols));
         FN(dense_blocks)(bank, &chunk, off);
+        FN(finish_vectors)(finish, out, v0 * bank->cols, n, bank->cols);
     }
     free(off);
     free(drive);
@@ -463,7 +482,8 @@ static TARGET int FN(dense_read_transposed)(const struct pcmc_bank *bank, const 
  * it has been zero since the planes were allocated. `line` holds one row of the image. */
 static TARGET void FN(fill_planes)(const struct planes *p, const struct pcmc_window *w,
                                    const struct pcmc_images *im, const float *image, int64_t first,
-                                   int64_t last, struct step dac, float levels, float *line, float *planes)
+                                   int64_t last, struct step dac, float levels, float *restrict line,
+                                   float *restrict planes)
 {
     for (int64_t c = 0; c < im->channels; c++) {
         if (!p->used[c])
@@ -484,6 +504,9 @@ static TARGET void FN(fill_planes)(const struct planes *p, const struct pcmc_win
                     if (sx == 1)
                         memcpy(to + px->first, from + px->first + shift,
                                sizeof(float) * (size_t)(px->last - px->first));
+                    else if (sx == 2) /* a loop of its own, of which the compiler makes vectors */
+                        for (int64_t j = px->first; j < px->last; j++)
+                            to[j] = from[j * 2 + shift];
                     else
                         for (int64_t j = px->first; j < px->last; j++)
                             to[j] = from[j * sx + shift];
@@ -592,9 +615,24 @@ static TARGET void FN(raise_planes)(const struct planes *p, int64_t channels, co
         }
 }
 
+/* n positions from `at` on of each plane of an image; `first` plane among all. */
+static TARGET void FN(finish_planes)(const struct pcmc_finish *finish, float *out, int64_t first, int64_t cols,
+                                     int64_t out_size, int64_t at, int64_t n)
+{
+    for (int64_t j = 0; j < cols; j++) {
+        int64_t begin = (first + j) * out_size + at;
+        if (finish->offset)
+            FN(add_value)(out + begin, n, finish->offset[j]);
+        if (finish->addend)
+            FN(add)(out + begin, finish->addend + begin, n);
+        if (finish->relu)
+            FN(rectify)(out + begin, n);
+    }
+}
+
 static TARGET int FN(conv_read)(const struct pcmc_bank *bank, const struct pcmc_converters *conv,
-                                const struct pcmc_noise *noise, const struct pcmc_window *w,
-                                const struct pcmc_images *im, const float *x, float bias_drive, float *out,
+                                const struct pcmc_noise *noise, const struct pcmc_finish *finish,
+                                const struct pcmc_window *w, const struct pcmc_images *im, const float *x, float bias_drive, float *out,
                                 int64_t chunks, int64_t first, int64_t last)
 {
     struct planes p;
@@ -631,6 +669,8 @@ static TARGET int FN(conv_read)(const struct pcmc_bank *bank, const struct pcmc_
                            (bottom - 1) * p.width + im->out_width, drive, &haze, adc, conv->adc_levels, fresh,
                            out + image * bank->cols * out_size, im->out_width, out_size);
         }
+        FN(finish_planes)(finish, out, image * bank->cols, bank->cols, out_size, top * im->out_width,
+                          (bottom - top) * im->out_width);
     }
     free(line);
     free(planes);

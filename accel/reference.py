@@ -8,6 +8,8 @@ The kernels are tested against them, and they run where no C compiler was at han
 * levels are L = 2^(bits - 1) - 1, and 0 switches a converter off;
 * `variances` is packed as the cells, or empty: no noise. `noise` is uint64 [4]: the key (two words), the
   index of the first item in its stream, and the power p, 1 or 2;
+* what a read gives is finished with `offset` [cols] and `addend` (as `out`, but one-dimensional), which are
+  added if they are not empty, then with `relu`: below 0 becomes 0;
 * every function overwrites `out` for the items [first, last) only, and returns nothing.
 
 With s the scale, and everything computed in float32:
@@ -57,7 +59,7 @@ QUIET = np.errstate(all="ignore")
 def dense_read(
     x: Floats, cells: Floats, blocks: Ints, out: Floats, scale: Floats, bias_drive: float,
     dac_levels: float, adc_levels: float, adc_full: float, variances: Floats, noise: Words,
-    first: int, last: int,
+    offset: Floats, addend: Floats, relu: bool, first: int, last: int,
 ) -> None:  # fmt: skip
     """Products of x [vectors, rows] with the bank, out [vectors, cols]; an item is a vector."""
     here = slice(first, last)
@@ -79,6 +81,7 @@ def dense_read(
                 variance += raised_drive * bias_spread
             sums += _noise(variance, noise, np.arange(sums.shape[1]), 0, vectors, index)
         out[here, cols] += _convert(sums, adc, adc_levels)
+    _finish(out, here, offset, addend, relu)
 
 
 @QUIET
@@ -99,7 +102,7 @@ def dense_read_transposed(
 def conv_read(
     x: Floats, cells: Floats, blocks: Ints, out: Floats, scale: Floats, bias_drive: float,
     dac_levels: float, adc_levels: float, adc_full: float, variances: Floats, noise: Words,
-    window: Ints, chunks: int, first: int, last: int,
+    offset: Floats, addend: Floats, relu: bool, window: Ints, chunks: int, first: int, last: int,
 ) -> None:  # fmt: skip
     """Convolution of x [n, channels, h, w] with the bank, out [n, cols, out_h, out_w].
 
@@ -131,6 +134,7 @@ def conv_read(
                 columns = np.arange(len(sums))[:, None]
                 sums += _noise(variance, noise, lanes, int(noise[2]) + image, columns, index)
             out[image, cols, band] += _convert(sums, adc, adc_levels).reshape(len(sums), -1, out.shape[3])
+        _finish(out, (image, slice(None), band), offset[:, None, None], addend, relu)
 
 
 @QUIET
@@ -213,6 +217,16 @@ def _each_block(cells: Floats, blocks: Ints) -> Iterator[tuple[slice, slice, Flo
         block = cells[offset : offset + rows * cols].reshape(rows, cols)
         end = rows - bias
         yield slice(row0, row0 + end), slice(col0, col0 + cols), block[:end], block[-1] if bias else None
+
+
+def _finish(out: Floats, at: Any, offset: Floats, addend: Floats, relu: bool) -> None:
+    """What is done to sums over all blocks, here to a part of them."""
+    if offset.size:
+        out[at] += offset
+    if addend.size:
+        out[at] += addend.reshape(out.shape)[at]
+    if relu:
+        out[at] = np.where(out[at] < 0, np.float32(0), out[at])
 
 
 def _raise(x: Floats, noise: Words) -> Floats:

@@ -214,6 +214,9 @@ def read(
     converters: Converters = OFF,
     noise: Noise | None = None,
     window: Window | None = None,
+    offset: Floats | None = None,
+    addend: Floats | None = None,
+    relu: bool = False,
     threads: int = 1,
 ) -> Floats:
     """Read all blocks of a bank for the input vectors x.
@@ -221,7 +224,12 @@ def read(
     x is float32 [vectors, bank.rows], the result [vectors, bank.cols]; with a window x is [n, channels, h,
     w], where bank.rows = channels * kh * kw, and the result [n, bank.cols, out_h, out_w]. The range of the
     converters is that of each vector (image) by itself, see `input_range`. Noise comes to each block's sum,
-    with or without an ADC behind it. Raises ValueError if the shapes do not fit, and MemoryError.
+    with or without an ADC behind it.
+
+    Digital arithmetic that follows on each value is cheapest here, while it is in cache: `offset` [bank.cols]
+    is added to each column, then `addend`, float32 and shaped as the result, then with `relu` what is below 0
+    becomes 0. The bits are those of the same steps in numpy, one after the other. Raises ValueError if the
+    shapes do not fit, and MemoryError.
     """
     x = _check_input(x, 2 if window is None else 4)
     scale = _scale(x, abs(bias_drive) if bank.has_bias else 0.0, converters, threads)
@@ -232,7 +240,7 @@ def read(
             raise ValueError(f"vectors have {x.shape[1]} values, but the bank {bank.rows} rows")
         out = np.empty((len(x), bank.cols), np.float32)
         args: tuple[Any, ...] = (x, bank.cells, bank.blocks, out, scale, bias_drive, *levels)
-        args += (variances, stream)
+        args += (variances, stream, *_finish(out, offset, addend), relu)
         _run(kernels().dense_read, args, len(x), _work(x, out, len(x), bank), threads)
         return out
     _check_channels(bank, window, x.shape[1])
@@ -242,7 +250,7 @@ def read(
     enough = len(x) >= 4 * threads or len(x) % threads == 0
     chunks = 1 if enough else min(threads, out_size[0])
     args = (x, bank.cells, bank.blocks, out, scale, bias_drive, *levels, variances, stream)
-    args += (window.packed(), chunks)
+    args += (*_finish(out, offset, addend), relu, window.packed(), chunks)
     work = _work(x, out, len(x) * out_size[0] * out_size[1], bank)
     _run(kernels().conv_read, args, len(x) * chunks, work, threads)
     return out
@@ -362,6 +370,18 @@ def _work(x: Floats, out: Floats, vectors: int, bank: Bank) -> int:
 
 def _scale(x: Floats, floor: float, converters: Converters, threads: int) -> Floats:
     return input_range(x, floor, threads) if converters.on else _NONE
+
+
+def _finish(out: Floats, offset: Floats | None, addend: Floats | None) -> tuple[Floats, Floats]:
+    """What is added to a result, as the kernels take it."""
+    offset = _NONE if offset is None else np.ascontiguousarray(offset, np.float32)
+    if offset is not _NONE and offset.shape != out.shape[1:2]:
+        raise ValueError(f"an offset has the shape {offset.shape}, should have {out.shape[1:2]}")
+    if addend is None:
+        return offset, _NONE
+    if addend.dtype != np.float32 or addend.shape != out.shape:
+        raise ValueError(f"an addend is {addend.dtype} {addend.shape}, should be float32 {out.shape}")
+    return offset, np.ascontiguousarray(addend).reshape(-1)
 
 
 def _padded(cells: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""How fast tiles are read: dense reads against numpy's float32 product, convolutions in GFLOP/s.
+"""How fast tiles are read: dense reads against numpy's float32 product, convolutions in GFLOP/s; Gaussians.
 
     python benchmarks/bench_kernels.py            # a table
     python benchmarks/bench_kernels.py --json
@@ -7,7 +7,8 @@ Each thread count runs in a process of its own, because OpenBLAS reads its numbe
 imported. Both sides of a ratio are timed in turns in one process, so that a busy machine slows both;
 medians are given. After numpy's turn there is a pause, because OpenBLAS's threads go on spinning for a
 while. `ratio` is our time over numpy's: below 1 is faster than numpy, which has no converters and one
-block.
+block. GFLOP/s count the product alone, with noise, too: its variance is a second product. For Gaussians the
+ratio is to numpy's generator, and G/s are numbers.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ CONVOLUTIONS = (
     ("64-256ch 16x16, 1x1", 64, 256, 16, 1, 1),
 )
 DEPTHWISE = 256
+GAUSSIANS = 1 << 18
 
 
 def rows() -> list[dict[str, Any]]:
@@ -57,18 +59,42 @@ def measure(threads: int) -> list[dict[str, Any]]:
     from pcmc.accel.tile import Converters
 
     rng = np.random.default_rng(0)
-    found = []
-    for converters in (Converters(), Converters(127, 255, adc_full=12.0)):
+    found = _gaussians(rng, threads)
+    full = Converters(127, 255, adc_full=12.0)
+    for converters, noisy in ((Converters(), False), (full, False), (full, True)):
         for vectors in VECTORS:
-            found += _dense(rng, vectors, converters, threads)
+            found += _dense(rng, vectors, converters, noisy, threads)
         for shape in CONVOLUTIONS:
-            found += _convolution(rng, shape, converters, threads)
-        found += _depthwise(rng, converters, threads)
+            found += _convolution(rng, shape, converters, noisy, threads)
+        found += _depthwise(rng, converters, noisy, threads)
     return found
 
 
-def _dense(rng: Any, vectors: int, converters: Any, threads: int) -> list[dict[str, Any]]:
-    """512 x 512 in one block, forward and transposed."""
+def _gaussians(rng: Any, threads: int) -> list[dict[str, Any]]:
+    """The kernels' Gaussians and numpy's, which has one thread."""
+    import numpy as np
+
+    from pcmc.accel import tile
+
+    out = np.empty(GAUSSIANS, np.float32)
+    mine, theirs = _seconds(
+        lambda: tile.fill_gaussian(out, (1, 2), threads=threads),
+        lambda: rng.standard_normal(out=out, dtype=np.float32),
+    )
+    return [_row("Gaussians", threads, None, mine, GAUSSIANS) | {"ratio": mine / theirs}]
+
+
+def _noise(rng: Any, bank: Any, noisy: bool) -> Any:
+    import numpy as np
+
+    from pcmc.accel import tile
+
+    variances = 0.01 * rng.random(bank.cells.size, np.float32)
+    return tile.Noise(bank.with_variances(variances), (1, 2)) if noisy else None
+
+
+def _dense(rng: Any, vectors: int, converters: Any, noisy: bool, threads: int) -> list[dict[str, Any]]:
+    """512 x 512 in one block, forward and, without noise, transposed."""
     import numpy as np
 
     from pcmc.accel import tile
@@ -79,18 +105,21 @@ def _dense(rng: Any, vectors: int, converters: Any, threads: int) -> list[dict[s
     flop = 2 * 512 * 512 * vectors
     options = {"converters": converters, "threads": threads}
     found = []
+    noise = _noise(rng, bank, noisy)
     for name, ours, numpys in (
-        ("dense 512x512", lambda: tile.read(x, bank, **options), lambda: x @ weights),
+        ("dense 512x512", lambda: tile.read(x, bank, noise=noise, **options), lambda: x @ weights),
         ("transposed 512x512", lambda: tile.read_transposed(x, bank, **options), lambda: x @ weights.T),
-    ):
+    )[: 1 if noisy else 2]:
         mine, theirs = _seconds(ours, numpys)
-        row = _row(f"{name}, {vectors} vectors", threads, converters, mine, flop)
+        row = _row(f"{name}, {vectors} vectors", threads, converters, mine, flop, noisy)
         found.append(row | {"ratio": mine / theirs})
     return found
 
 
-def _convolution(rng: Any, shape: tuple[Any, ...], converters: Any, threads: int) -> list[dict[str, Any]]:
-    """A convolution in one block, forward and transposed."""
+def _convolution(
+    rng: Any, shape: tuple[Any, ...], converters: Any, noisy: bool, threads: int
+) -> list[dict[str, Any]]:
+    """A convolution in one block, forward and, without noise, transposed."""
     import numpy as np
 
     from pcmc.accel import tile
@@ -105,7 +134,10 @@ def _convolution(rng: Any, shape: tuple[Any, ...], converters: Any, threads: int
     y = tile.read(x, bank, window=window)
     flop = 2 * matrix * y.size
     options = {"converters": converters, "window": window, "threads": threads}
-    (forward,) = _seconds(lambda: tile.read(x, bank, **options))
+    noise = _noise(rng, bank, noisy)
+    (forward,) = _seconds(lambda: tile.read(x, bank, noise=noise, **options))
+    if noisy:
+        return [_row(name, threads, converters, forward, flop, noisy)]
     (backward,) = _seconds(lambda: tile.read_transposed(y, bank, image=(size, size), **options))
     return [
         _row(name, threads, converters, forward, flop),
@@ -113,7 +145,7 @@ def _convolution(rng: Any, shape: tuple[Any, ...], converters: Any, threads: int
     ]
 
 
-def _depthwise(rng: Any, converters: Any, threads: int) -> list[dict[str, Any]]:
+def _depthwise(rng: Any, converters: Any, noisy: bool, threads: int) -> list[dict[str, Any]]:
     """One block of 9 x 1 for each channel."""
     import numpy as np
 
@@ -124,15 +156,20 @@ def _depthwise(rng: Any, converters: Any, threads: int) -> list[dict[str, Any]]:
     cells = rng.standard_normal(9 * DEPTHWISE, np.float32)
     bank = tile.make_bank(cells, np.array(blocks), 9 * DEPTHWISE, DEPTHWISE)
     x = rng.standard_normal((8, DEPTHWISE, 16, 16), np.float32)
-    (seconds,) = _seconds(lambda: tile.read(x, bank, converters=converters, window=window, threads=threads))
-    return [_row(f"{DEPTHWISE}ch 16x16, 3x3 depthwise", threads, converters, seconds, 2 * 9 * x.size)]
+    noise = _noise(rng, bank, noisy)
+    options = {"converters": converters, "window": window, "threads": threads}
+    (seconds,) = _seconds(lambda: tile.read(x, bank, noise=noise, **options))
+    return [_row(f"{DEPTHWISE}ch 16x16, 3x3 depthwise", threads, converters, seconds, 2 * 9 * x.size, noisy)]
 
 
-def _row(name: str, threads: int, converters: Any, seconds: float, flop: float) -> dict[str, Any]:
+def _row(
+    name: str, threads: int, converters: Any, seconds: float, flop: float, noisy: bool = False
+) -> dict[str, Any]:
+    kind = "" if converters is None else "DAC+ADC" if converters.on else "ideal"
     return {
         "name": name,
         "threads": threads,
-        "converters": "DAC+ADC" if converters.on else "ideal",
+        "converters": f"{kind}+noise" if noisy else kind,
         "ms": seconds * 1e3,
         "gflops": flop / seconds / 1e9,
     }
@@ -166,11 +203,11 @@ def main() -> None:
     if "--json" in sys.argv:
         print(json.dumps(found, indent=1))
         return
-    print(f"{'read':42} threads  converters       ms  GFLOP/s  time / numpy")
+    print(f"{'read':42} threads  converters           ms  GFLOP/s  time / numpy")
     for row in found:
         ratio = f"{row['ratio']:13.2f}" if "ratio" in row else ""
         speed = f"{row['ms']:8.3f} {row['gflops']:8.1f} {ratio}"
-        print(f"{row['name']:42} {row['threads']:7}  {row['converters']:10} {speed}")
+        print(f"{row['name']:42} {row['threads']:7}  {row['converters']:14} {speed}")
 
 
 if __name__ == "__main__":

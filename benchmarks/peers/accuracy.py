@@ -24,7 +24,7 @@ IMAGES = 1000
 PILOT = 8
 MOST_SEEDS = 100
 AT_S = 20.0
-ROOM = 0.3
+ROOM = 0.25
 """Points that the interval leaves for the difference itself."""
 
 

@@ -118,7 +118,7 @@ READS = [name for name in PAIRS if name.startswith(("dense", "conv"))]
 CASES = [(name, case) for name in READS for case in (CONVOLUTIONS if name.startswith("conv") else DENSE)]
 
 
-def both(name, case, converters, *, whole, power=None):
+def both(name, case, converters, *, whole, power=None, finished=False):
     """(result of the kernel, of the twin, lsb of each item); with noise if `power` is given."""
     make = conv_case if name.startswith("conv") else dense_case
     x, bank, shape, more = make(name, case, whole)
@@ -128,6 +128,8 @@ def both(name, case, converters, *, whole, power=None):
     if not name.endswith("transposed"):
         noise = None if power is None else noise_for(bank, case, power=power, first=5)
         levels += (tile._NONE, tile._QUIET) if noise is None else noise.packed(bank, len(x))
+        offset, addend = integers(seeded("o", case), bank.cols), integers(seeded("a", case), shape)
+        levels += (offset, addend.ravel(), True) if finished else (tile._NONE, tile._NONE, False)
     results = []
     x.flags.writeable = False  # bank and table are read-only already
     for kernel in PAIRS[name]:
@@ -175,6 +177,37 @@ def test_integers_with_noise_agree_with_the_twin_exactly(name, case, converters,
     quiet, _, _ = both(name, case, CONVERTERS[converters], whole=True)
     if twin.size > 100:
         assert np.mean(quiet != compiled) > 0.1, "a case that tests nothing"
+
+
+@pytest.mark.parametrize(("name", "case"), [(n, c) for n, c in CASES if not n.endswith("transposed")])
+def test_finished_integers_agree_with_the_twin_exactly(name, case):
+    compiled, twin, _ = both(name, case, Converters(), whole=True, finished=True)
+    np.testing.assert_array_equal(compiled, twin)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_finishing_a_read_has_the_bits_of_the_same_steps_in_numpy(monkeypatch, threads):
+    monkeypatch.setattr(tile, "WORTH_A_THREAD", 1)
+    dense, x = bank_of(70, 45), seeded(1).standard_normal((53, 70), np.float32)
+    window, conv = Window((3, 3), pads=SQUARE), bank_of(27, 20)
+    photos = seeded(2).standard_normal((3, 3, 12, 9), np.float32)
+    photos[0, 0, 5, 5] = np.nan  # stays one
+    for items, bank, more in ((x, dense, {}), (photos, conv, {"window": window})):
+        plain = tile.read(items, bank, **more)
+        offset = seeded(3).standard_normal(bank.cols, np.float32)
+        addend = seeded(4).standard_normal(plain.shape, np.float32)
+        got = tile.read(items, bank, offset=offset, addend=addend, relu=True, threads=threads, **more)
+        summed = (plain + offset.reshape(-1, *[1] * (plain.ndim - 2))) + addend
+        np.testing.assert_array_equal(got, np.maximum(summed, 0))
+        assert 0.2 < np.mean(got == 0) < 0.8
+        np.testing.assert_array_equal(tile.read(items, bank, relu=True, **more), np.maximum(plain, 0))
+        for name, bad in (
+            ("offset", offset[1:]),
+            ("addend", addend[:, 1:]),
+            ("addend", addend.astype(float)),
+        ):
+            with pytest.raises(ValueError, match=f"an {name} "):
+                tile.read(items, bank, **{name: bad}, **more)
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)

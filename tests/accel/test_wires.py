@@ -9,7 +9,6 @@ import doctest
 import re
 import shutil
 import subprocess
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -495,15 +494,13 @@ def test_the_example_of_the_page_is_true():
 
 
 @pytest.mark.slow
-def test_a_tile_takes_less_than_three_seconds_and_ten_megabytes():
+def test_solving_a_tile_takes_less_than_ten_megabytes():
     g = array(26, 512, 100)
     transfer_matrix(g[:8], TYPICAL)  # loads scipy
     tracemalloc.start()
-    start = time.process_time()
     transfer_matrix(g, TYPICAL)
-    took, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert took < 3
     assert peak < 10e6
 
 
