@@ -51,6 +51,7 @@ def physical_bank(
     seed: int,
     at_s: float | None = None,
     compensation: str = "none",
+    device_seed: int | None = None,
 ) -> LoadedBank:
     """A bank whose cells are read from devices, at a time, with the effects that are on.
 
@@ -62,9 +63,10 @@ def physical_bank(
         seed: names the random streams.
         at_s: seconds since programming; None: the cell's first read.
         compensation: one of COMPENSATIONS.
+        device_seed: the seed that the devices were programmed with; None: `seed`.
     """
-    cells = read_cells(bank, state, chip, physics, seed, at_s)
-    variances = read_variances(bank, state, chip, physics, seed, at_s)
+    cells = read_cells(bank, state, chip, physics, seed, at_s, device_seed=device_seed)
+    variances = read_variances(bank, state, chip, physics, seed, at_s, device_seed)
     loaded = _tile_bank(bank, cells)
     noise = None
     if variances is not None:

@@ -122,7 +122,14 @@ class Session:
             return ideal_bank(bank)
         state = self.state.banks[bank.name]
         return physical_bank(
-            bank, state, self.program.chip, self.physics, self.seed, self.at_s, self.compensation
+            bank,
+            state,
+            self.program.chip,
+            self.physics,
+            self.seed,
+            self.at_s,
+            self.compensation,
+            self.state.seed,
         )
 
     def get_inputs(self) -> list[NodeArg]:

@@ -125,6 +125,7 @@ def read_cells(
     seed: int,
     at_s: float | None = None,
     step: int = 0,
+    device_seed: int | None = None,
 ) -> Floats:
     """The weights that reads of a bank find, `[cells]` in the order of `bank.cells`, with drift and with the
     frozen part of the read noise.
@@ -137,7 +138,9 @@ def read_cells(
         seed: names the streams.
         at_s: seconds since programming; None: the cell's first read.
         step: counts sessions on one state: each has a frozen noise of its own.
+        device_seed: names the streams of what belongs to the devices, their drift; None: `seed`.
     """
+    device_seed = seed if device_seed is None else device_seed
     cell = make_cell(chip.cell)
     frozen = physics.frozen_part
     cells = np.empty(bank.cells.size, np.float32)
@@ -147,25 +150,32 @@ def read_cells(
             state.unit_us,
             None if frozen is None else block_stream(block, seed, "read_noise", step),
             at_s,
-            block_stream(block, seed, "drift") if physics.drift else None,
+            block_stream(block, device_seed, "drift") if physics.drift else None,
             frozen or "all",
         )
     return cells
 
 
 def read_variances(
-    bank: Bank, state: BankState, chip: ChipSpec, physics: Physics, seed: int, at_s: float | None = None
+    bank: Bank,
+    state: BankState,
+    chip: ChipSpec,
+    physics: Physics,
+    seed: int,
+    at_s: float | None = None,
+    device_seed: int | None = None,
 ) -> Floats | None:
     """Variance of each weight from read to read, `[cells]`, of the fast part of the read noise; None without
     one. Arguments as in `read_cells`.
     """
+    device_seed = seed if device_seed is None else device_seed
     fast = physics.fast_part
     if fast is None:
         return None
     cell = make_cell(chip.cell)
     variances = np.empty(bank.cells.size, np.float32)
     for block, part, devices in _block_devices(bank, state):
-        drift = block_stream(block, seed, "drift") if physics.drift else None
+        drift = block_stream(block, device_seed, "drift") if physics.drift else None
         variances[part] = cell.noise_variance(devices, state.unit_us, at_s, drift, fast)
     return variances
 

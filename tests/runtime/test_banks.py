@@ -212,3 +212,15 @@ def test_the_state_of_a_cell_with_several_pairs_is_saved_and_read_again(tmp_path
         again.run(None, inputs(program)), session.run(None, inputs(program)), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_devices_drift_as_they_were_made_whoever_reads_them():
+    """A session with another seed draws other read noise, not another drift."""
+    program = dense_program()
+    maker = pcmc.Session(program, physics="drift", seed=8, at="1d")
+    reader = pcmc.Session(program, physics="drift", seed=9, at="1d", state=maker.state)
+    np.testing.assert_array_equal(*(session.run(None, inputs(program))[0] for session in (maker, reader)))
+    assert (
+        np.abs(outputs(program, physics="drift", seed=9, at="1d") - maker.run(None, inputs(program))[0]).max()
+        > 0
+    )
