@@ -117,8 +117,7 @@ class Session:
         self._last_use = _last_uses(program)
 
     def _load_bank(self, bank: Bank) -> LoadedBank:
-        ideal = self.state is None or (self._only is not None and bank.name not in self._only)
-        if ideal or self.state is None:
+        if self.state is None or (self._only is not None and bank.name not in self._only):
             return ideal_bank(bank)
         state = self.state.banks[bank.name]
         return physical_bank(

@@ -52,7 +52,7 @@ def model_path(filename: str) -> Path:
     """Return the real model `filename`, or skip the test (fail it with PCMC_REQUIRE_DATA=1)."""
     path = models_folder() / filename
     if not path.is_file():
-        _missing(f"the folder in PCMC_TEST_MODELS has no {filename}")
+        missing(f"the folder in PCMC_TEST_MODELS has no {filename}")
     return path
 
 
@@ -87,14 +87,15 @@ def accuracy(filename: str, run: Callable[[NDArray[Any]], NDArray[Any]], count: 
 def _folder(variable: str, what: str) -> Path:
     named = os.environ.get(variable)
     if not named:
-        _missing(f"{variable} is not set; this test needs {what}")
+        missing(f"{variable} is not set; this test needs {what}")
     folder = Path(named)
     if not folder.is_dir():
-        _missing(f"{variable} names a folder that is not there; this test needs {what}")
+        missing(f"{variable} names a folder that is not there; this test needs {what}")
     return folder
 
 
-def _missing(message: str) -> NoReturn:
+def missing(message: str) -> NoReturn:
+    """Skip the test, or fail it with PCMC_REQUIRE_DATA=1."""
     if os.environ.get("PCMC_REQUIRE_DATA") == "1":
         pytest.fail(message)
     pytest.skip(message)

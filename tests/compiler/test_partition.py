@@ -133,7 +133,7 @@ def network(name):
     """Rows and columns of each layer with weights of a network that lies beside the real models."""
     path = real.models_folder().parent / "networks" / f"{name}.csv"
     if not path.is_file():
-        pytest.skip(f"the folder beside the real models has no {name}.csv")
+        real.missing(f"the folder beside the real models has no {name}.csv")
     found = []
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
