@@ -106,6 +106,18 @@ INLINE void FN(quartet)(const uint32_t key[4], FN(words) c0, uint32_t c1, uint32
     FN(circle)(x[3], &t[2], &t[3]);
 }
 
+/* Number `word` of the four alone, as roots(l) * t. */
+INLINE void FN(one_of_quartet)(const uint32_t key[4], FN(words) c0, uint32_t c1, uint32_t c2, uint32_t c3, int64_t word,
+                               FN(floats) *l, FN(floats) *t)
+{
+    FN(words) x[4] = {c0, FN(spread)(c1), FN(spread)(c2), FN(spread)(c3)};
+    FN(floats) cosine, sine;
+    FN(threefry)(key, x);
+    *l = FN(minus_two_log)(word < 2 ? x[0] : x[2]);
+    FN(circle)(word < 2 ? x[1] : x[3], &cosine, &sine);
+    *t = word % 2 ? sine : cosine;
+}
+
 TARGET void FN(pcmc_add_noise)(float *sums, const float *variance, int64_t nc, int64_t n, int64_t ld,
                                const struct pcmc_place *place)
 {
@@ -115,9 +127,15 @@ TARGET void FN(pcmc_add_noise)(float *sums, const float *variance, int64_t nc, i
         uint32_t four = (uint32_t)((place->row + (uint64_t)b) / 4);
         for (int64_t i = 0; i < n; i += VL) {
             FN(floats) l[2], t[4];
-            FN(quartet)(place->key, FN(from)(place->lane + (uint32_t)i), place->item, four, place->block, l, t);
+            FN(words) lane = FN(from)(place->lane + (uint32_t)i);
             float *to = sums + b * ld + i;
             const float *v = variance + b * ld + i;
+            if (end - b == 1) {
+                FN(one_of_quartet)(place->key, lane, place->item, four, place->block, word, l, t);
+                *(FN(any) *)to += FN(roots)(l[0] * *(const FN(any) *)v) * t[0];
+                continue;
+            }
+            FN(quartet)(place->key, lane, place->item, four, place->block, l, t);
             if (end - b == 4) {
                 for (int k = 0; k < 4; k++)
                     *(FN(any) *)(to + k * ld) += FN(roots)(l[k / 2] * *(const FN(any) *)(v + k * ld)) * t[k];

@@ -3,9 +3,9 @@
 """The tile reads as Python sees them: the work is in _tile_read.c, the meaning in reference.py.
 
 Only `pcmc.accel.tile` calls these: nothing is checked here. Arrays are C-contiguous; `cells` is followed by
-`CELL_PADDING` floats that may be read, and so are `variances`, or they are empty: no noise; `scale` holds a
-range for each item, or nothing with converters off. Each call overwrites `out` for the items [first, last)
-only, without the GIL.
+`CELL_PADDING` floats that may be read, and so are `variances`, or they are empty; `scale` holds a range for
+each item (convolutions: image), or nothing with converters off and no floor. Each call overwrites `out` for
+the items [first, last) only, without the GIL, in so many threads.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -30,9 +30,13 @@ cdef extern from "_tile_read.h" nogil:
         float adc_levels
         float adc_full
         const float *scale
+        const float *columns
+        int64_t conversions
+        int64_t *saturated
 
     struct pcmc_noise:
         const float *variance
+        const float *floor
         uint32_t key[4]
         uint32_t first
         int power
@@ -66,6 +70,9 @@ cdef extern from "_tile_read.h" nogil:
         void input_range(const float *, int64_t, float, float *, int64_t, int64_t) noexcept nogil
         void fill_gaussian(float *, int64_t, const uint32_t *, uint64_t) noexcept nogil
 
+    ctypedef int pcmc_part(void *, int64_t, int64_t) noexcept nogil
+    int pcmc_share(pcmc_part *, void *, int64_t, int64_t, int64_t) noexcept nogil
+
     # Named apart from the struct: in C tags and functions have name spaces of their own, in Cython not.
     const pcmc_kernels *choose_kernels "pcmc_kernels"()
 
@@ -96,7 +103,21 @@ cdef inline pcmc_converters make_converters(
     converters.adc_levels = adc_levels
     converters.adc_full = adc_full
     converters.scale = &scale[0]
+    converters.columns = NULL
+    converters.conversions = 0
+    converters.saturated = NULL
     return converters
+
+
+cdef inline void refine(
+    pcmc_converters *converters, const float[:, ::1] columns, int64_t[::1] saturated
+) noexcept nogil:
+    """What only forward reads have."""
+    if columns.shape[1]:
+        converters.columns = &columns[0, 0]
+        converters.conversions = columns.shape[1]
+    if saturated.shape[0]:
+        converters.saturated = &saturated[0]
 
 
 cdef inline void split_key(const uint64_t[::1] key, uint32_t *words) noexcept nogil:
@@ -106,9 +127,12 @@ cdef inline void split_key(const uint64_t[::1] key, uint32_t *words) noexcept no
     words[3] = <uint32_t> (key[1] >> 32)
 
 
-cdef inline pcmc_noise make_noise(const float[::1] variances, const uint64_t[::1] noise) noexcept nogil:
+cdef inline pcmc_noise make_noise(
+    const float[::1] variances, const float[::1] floor, const uint64_t[::1] noise
+) noexcept nogil:
     cdef pcmc_noise made
     made.variance = &variances[0] if variances.shape[0] else NULL
+    made.floor = &floor[0] if floor.shape[0] else NULL
     split_key(noise, made.key)
     made.first = <uint32_t> noise[2]
     made.power = <int> noise[3]
@@ -137,28 +161,82 @@ cdef inline pcmc_images make_images(
     return images
 
 
+cdef struct call:
+    # A call of one kernel; each uses a part of this.
+    pcmc_bank bank
+    pcmc_converters converters
+    pcmc_noise noise
+    pcmc_finish finish
+    pcmc_images images
+    const pcmc_window *window
+    const float *x
+    float *out
+    float bias_drive
+    int64_t chunks
+    int64_t n
+    uint32_t key[4]
+    uint64_t counter0
+
+
+cdef int dense_part(void *context, int64_t first, int64_t last) noexcept nogil:
+    cdef call *c = <call *> context
+    return KERNELS.dense_read(
+        &c.bank, &c.converters, &c.noise, &c.finish, c.x, c.bias_drive, c.out, first, last
+    )
+
+
+cdef int dense_transposed_part(void *context, int64_t first, int64_t last) noexcept nogil:
+    cdef call *c = <call *> context
+    return KERNELS.dense_read_transposed(&c.bank, &c.converters, c.x, c.out, first, last)
+
+
+cdef int conv_part(void *context, int64_t first, int64_t last) noexcept nogil:
+    cdef call *c = <call *> context
+    return KERNELS.conv_read(
+        &c.bank, &c.converters, &c.noise, &c.finish, c.window, &c.images, c.x, c.bias_drive, c.out, c.chunks,
+        first, last
+    )
+
+
+cdef int conv_transposed_part(void *context, int64_t first, int64_t last) noexcept nogil:
+    cdef call *c = <call *> context
+    return KERNELS.conv_read_transposed(
+        &c.bank, &c.converters, c.window, &c.images, c.x, c.out, first, last
+    )
+
+
+cdef int range_part(void *context, int64_t first, int64_t last) noexcept nogil:
+    cdef call *c = <call *> context
+    KERNELS.input_range(c.x, c.n, c.bias_drive, c.out, first, last)
+    return 0
+
+
+cdef int gaussian_part(void *context, int64_t first, int64_t last) noexcept nogil:
+    cdef call *c = <call *> context
+    KERNELS.fill_gaussian(c.out + first, last - first, c.key, c.counter0 + <uint64_t> first)
+    return 0
+
+
 def dense_read(
     const float[:, ::1] x, const float[::1] cells, const int64_t[:, ::1] blocks, float[:, ::1] out,
     const float[::1] scale, float bias_drive, float dac_levels, float adc_levels, float adc_full,
-    const float[::1] variances, const uint64_t[::1] noise,
-    const float[::1] offset, const float[::1] addend, int relu, int64_t first, int64_t last,
+    const float[:, ::1] columns, const float[::1] variances, const float[::1] floor,
+    const uint64_t[::1] noise, const float[::1] offset, const float[::1] addend, int relu,
+    int64_t[::1] saturated, int64_t first, int64_t last, int64_t threads=1,
 ):
     """See `reference.dense_read`."""
-    cdef pcmc_bank bank
-    cdef pcmc_noise noises
-    cdef pcmc_finish finish
-    cdef pcmc_converters converters
+    cdef call c
     cdef int failed = 0
     if first >= last:
         return
     with nogil:
-        bank = make_bank(cells, blocks, x.shape[1], out.shape[1])
-        converters = make_converters(scale, dac_levels, adc_levels, adc_full)
-        noises = make_noise(variances, noise)
-        finish = make_finish(offset, addend, relu)
-        failed = KERNELS.dense_read(
-            &bank, &converters, &noises, &finish, &x[0, 0], bias_drive, &out[0, 0], first, last
-        )
+        c.bank = make_bank(cells, blocks, x.shape[1], out.shape[1])
+        c.converters = make_converters(scale, dac_levels, adc_levels, adc_full)
+        refine(&c.converters, columns, saturated)
+        c.noise = make_noise(variances, floor, noise)
+        c.finish = make_finish(offset, addend, relu)
+        c.x, c.out, c.bias_drive = &x[0, 0], &out[0, 0], bias_drive
+        failed = pcmc_share(dense_part, &c, first, last, threads)
     if failed:
         raise MemoryError("no memory for the work space of a tile read")
 
@@ -166,17 +244,18 @@ def dense_read(
 def dense_read_transposed(
     const float[:, ::1] d, const float[::1] cells, const int64_t[:, ::1] blocks, float[:, ::1] out,
     const float[::1] scale, float dac_levels, float adc_levels, float adc_full, int64_t first, int64_t last,
+    int64_t threads=1,
 ):
     """See `reference.dense_read_transposed`."""
-    cdef pcmc_bank bank
-    cdef pcmc_converters converters
+    cdef call c
     cdef int failed = 0
     if first >= last:
         return
     with nogil:
-        bank = make_bank(cells, blocks, out.shape[1], d.shape[1])
-        converters = make_converters(scale, dac_levels, adc_levels, adc_full)
-        failed = KERNELS.dense_read_transposed(&bank, &converters, &d[0, 0], &out[0, 0], first, last)
+        c.bank = make_bank(cells, blocks, out.shape[1], d.shape[1])
+        c.converters = make_converters(scale, dac_levels, adc_levels, adc_full)
+        c.x, c.out = &d[0, 0], &out[0, 0]
+        failed = pcmc_share(dense_transposed_part, &c, first, last, threads)
     if failed:
         raise MemoryError("no memory for the work space of a transposed tile read")
 
@@ -185,29 +264,27 @@ def conv_read(
     const float[:, :, :, ::1] x, const float[::1] cells, const int64_t[:, ::1] blocks,
     float[:, :, :, ::1] out, const float[::1] scale, float bias_drive,
     float dac_levels, float adc_levels, float adc_full,
-    const float[::1] variances, const uint64_t[::1] noise,
-    const float[::1] offset, const float[::1] addend, int relu,
-    const int64_t[::1] window, int64_t chunks, int64_t first, int64_t last,
+    const float[:, ::1] columns, const float[::1] variances, const float[::1] floor,
+    const uint64_t[::1] noise, const float[::1] offset, const float[::1] addend, int relu,
+    int64_t[::1] saturated, const int64_t[::1] window, int64_t chunks, int64_t first, int64_t last,
+    int64_t threads=1,
 ):
     """See `reference.conv_read`."""
-    cdef pcmc_bank bank
-    cdef pcmc_noise noises
-    cdef pcmc_finish finish
-    cdef pcmc_converters converters
-    cdef pcmc_images images
+    cdef call c
     cdef int failed = 0
     if first >= last:
         return
     with nogil:
-        bank = make_bank(cells, blocks, x.shape[1] * window[0] * window[1], out.shape[1])
-        converters = make_converters(scale, dac_levels, adc_levels, adc_full)
-        images = make_images(x, out)
-        noises = make_noise(variances, noise)
-        finish = make_finish(offset, addend, relu)
-        failed = KERNELS.conv_read(
-            &bank, &converters, &noises, &finish, <const pcmc_window *> &window[0], &images,
-            &x[0, 0, 0, 0], bias_drive, &out[0, 0, 0, 0], chunks, first, last
-        )
+        c.bank = make_bank(cells, blocks, x.shape[1] * window[0] * window[1], out.shape[1])
+        c.converters = make_converters(scale, dac_levels, adc_levels, adc_full)
+        refine(&c.converters, columns, saturated)
+        c.images = make_images(x, out)
+        c.noise = make_noise(variances, floor, noise)
+        c.finish = make_finish(offset, addend, relu)
+        c.window = <const pcmc_window *> &window[0]
+        c.x, c.out, c.bias_drive = &x[0, 0, 0, 0], &out[0, 0, 0, 0], bias_drive
+        c.chunks = chunks
+        failed = pcmc_share(conv_part, &c, first, last, threads)
     if failed:
         raise MemoryError("no memory for the work space of a tile read")
 
@@ -215,43 +292,45 @@ def conv_read(
 def conv_read_transposed(
     const float[:, :, :, ::1] d, const float[::1] cells, const int64_t[:, ::1] blocks,
     float[:, :, :, ::1] out, const float[::1] scale, float dac_levels, float adc_levels, float adc_full,
-    const int64_t[::1] window,
-    int64_t first, int64_t last,
+    const int64_t[::1] window, int64_t first, int64_t last, int64_t threads=1,
 ):
     """See `reference.conv_read_transposed`."""
-    cdef pcmc_bank bank
-    cdef pcmc_converters converters
-    cdef pcmc_images images
+    cdef call c
     cdef int failed = 0
     if first >= last:
         return
     with nogil:
-        bank = make_bank(cells, blocks, out.shape[1] * window[0] * window[1], d.shape[1])
-        converters = make_converters(scale, dac_levels, adc_levels, adc_full)
-        images = make_images(out, d)
-        failed = KERNELS.conv_read_transposed(
-            &bank, &converters, <const pcmc_window *> &window[0], &images, &d[0, 0, 0, 0],
-            &out[0, 0, 0, 0], first, last
-        )
+        c.bank = make_bank(cells, blocks, out.shape[1] * window[0] * window[1], d.shape[1])
+        c.converters = make_converters(scale, dac_levels, adc_levels, adc_full)
+        c.images = make_images(out, d)
+        c.window = <const pcmc_window *> &window[0]
+        c.x, c.out = &d[0, 0, 0, 0], &out[0, 0, 0, 0]
+        failed = pcmc_share(conv_transposed_part, &c, first, last, threads)
     if failed:
         raise MemoryError("no memory for the work space of a transposed tile read")
 
 
-def input_range(const float[:, ::1] x, float floor, float[::1] scale, int64_t first, int64_t last):
+def input_range(
+    const float[:, ::1] x, float floor, float[::1] scale, int64_t first, int64_t last, int64_t threads=1
+):
     """See `reference.input_range`."""
+    cdef call c
     if first >= last:
         return
     with nogil:
-        KERNELS.input_range(&x[0, 0], x.shape[1], floor, &scale[0], first, last)
+        c.x, c.n, c.bias_drive, c.out = &x[0, 0], x.shape[1], floor, &scale[0]
+        pcmc_share(range_part, &c, first, last, threads)
 
 
 def fill_gaussian(
-    float[::1] out, const uint64_t[::1] key, uint64_t counter0, int64_t first, int64_t last
+    float[::1] out, const uint64_t[::1] key, uint64_t counter0, int64_t first, int64_t last,
+    int64_t threads=1,
 ):
     """See `reference.fill_gaussian`."""
-    cdef uint32_t[4] words
+    cdef call c
     if first >= last:
         return
     with nogil:
-        split_key(key, words)
-        KERNELS.fill_gaussian(&out[first], last - first, words, counter0 + <uint64_t> first)
+        split_key(key, c.key)
+        c.out, c.counter0 = &out[0], counter0
+        pcmc_share(gaussian_part, &c, first, last, threads)

@@ -3,11 +3,17 @@
  * The kernels are in _tile_read_isa.h, included below once per instruction set. Each function in it carries
  * its own `target` attribute, so that one object file runs everywhere and needs no -march.
  */
+#define _GNU_SOURCE /* processors that a thread may have */
+
 #include "_tile_read.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #define ACC_LD 128      /* floats from one broadcast value's sums to the next in the accumulator buffer */
 #define MAX_BROADCAST 8 /* most broadcast values in one micro-kernel */
@@ -37,6 +43,39 @@ static struct step adc_step(const struct pcmc_converters *conv, int64_t item)
 {
     return make_step(conv->adc_levels > 0.0f ? conv->adc_full * conv->scale[item] / conv->adc_levels : 0.0f);
 }
+
+/* What makes the sums of one item codes and values; alone its step, or with `columns` numbers of each column,
+ * and then the step only says whether it is dead. */
+struct adc {
+    struct step step;
+    float scale;
+};
+
+static struct adc adc_of(const struct pcmc_converters *conv, const struct pcmc_noise *noise, int64_t item)
+{
+    int ranged = conv->dac_levels > 0.0f || conv->adc_levels > 0.0f || noise->floor;
+    struct adc adc = {adc_step(conv, item), ranged ? conv->scale[item] : 0.0f};
+    return adc;
+}
+
+struct columns {
+    const float *gain, *offset, *step, *shift;
+};
+
+/* From conversion `at` on; nothing to be used where all are alike. */
+static struct columns columns_at(const struct pcmc_converters *conv, int64_t at)
+{
+    const float *from = conv->columns ? conv->columns + at : NULL;
+    struct columns columns = {from, from, from, from};
+    if (from) {
+        columns.offset = from + conv->conversions;
+        columns.step = from + conv->conversions * 2;
+        columns.shift = from + conv->conversions * 3;
+    }
+    return columns;
+}
+
+static int is_noisy(const struct pcmc_noise *noise) { return noise->variance || noise->floor; }
 
 /* Clip, then round to even; a NaN fails both comparisons and becomes full scale. */
 static inline float code(float value, float levels)
@@ -193,11 +232,17 @@ static int make_planes(struct planes *p, const struct pcmc_bank *bank, const str
     return failed;
 }
 
+/* ---- threads ------------------------------------------------------------------------------------------ */
+
+#include "_tile_read_pool.h"
+
 /* ---- the kernels, once per instruction set ------------------------------------------------------------ */
 
 /* A micro-kernel adds to acc[b][lane] the sum over k of lanes[off[k] + lane] * broadcast[k * sk + b * sb]. */
 typedef void micro_kernel(const float *lanes, const int64_t *off, int64_t n, const float *broadcast,
                           int64_t sk, int64_t sb, float *acc);
+
+#define APART __attribute__((noinline)) /* loops that need all registers for themselves */
 
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
@@ -220,6 +265,9 @@ typedef void micro_kernel(const float *lanes, const int64_t *off, int64_t n, con
 #undef REGISTERS
 
 #if defined(__x86_64__)
+
+/* From ENDS + 8 - n on, a mask of the first n lanes. */
+static const int32_t ENDS[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 
 #define SUFFIX avx2
 #define TARGET __attribute__((target("avx2,fma")))

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pcmc.accel.cell_specs import CELL_KINDS, CellSpec, IdealCellSpec, TwoTierCellSpec
+from pcmc.accel.cell_specs import CELL_KINDS, CONDUCTIVE_KINDS, CellSpec, IdealCellSpec, TwoTierCellSpec
 from pcmc.accel.fields import (
     Choice,
     Flag,
@@ -27,6 +27,7 @@ from pcmc.accel.fields import (
     take,
     take_section,
 )
+from pcmc.accel.wires import Wires
 from pcmc.errors import ChipError
 
 __all__ = [
@@ -45,10 +46,12 @@ __all__ = [
     "LinkSpec",
     "TileSpec",
     "TwoTierCellSpec",
+    "WeightSpec",
     "chip_from_dict",
     "chip_names",
     "chip_to_dict",
     "load_chip",
+    "no_law",
 ]
 
 MAX_FILE_BYTES = 1_000_000
@@ -93,30 +96,79 @@ class BoardSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightSpec:
+    """How weights become conductances: what has a scale of its own, and the percentile that is the largest.
+
+    `scale`: "matrix", all blocks of a matrix; "tile", each block; "column", each column of each block. The
+    digital unit multiplies results accordingly. Weights beyond the `percentile` of magnitudes are clipped.
+    """
+
+    scale: Annotated[str, Choice(("matrix", "tile", "column"))] = "matrix"
+    percentile: Annotated[float, Real(50.0, 100.0, "%")] = 100.0
+
+
+_ONE_SCALE = WeightSpec()
+_NO_WIRES = Wires()
+
+
+@dataclass(frozen=True, slots=True)
 class DacSpec:
-    """The input converters, one a row: bits with sign; `on` says whether physics "full" quantizes inputs."""
+    """The input converters, one a row: bits with sign; `on` says whether physics "full" quantizes inputs.
+
+    `input`: values as "voltage", as the width of a "pulse", or bit-serial ("bits"), `slice_bits` at a time.
+    `signed` = false: positive and negative inputs are sent in two phases. `range`: full scale is the largest
+    input of each "vector" (image, for convolutions), or "fixed": `full`, unless calibration finds another.
+    """
 
     bits: Annotated[int, Whole(2, 16)]
     on: Annotated[bool, Flag()]
+    input: Annotated[str, Choice(("voltage", "pulse", "bits"))] = "voltage"
+    slice_bits: Annotated[int, Whole(1, 15)] = 1
+    signed: Annotated[bool, Flag()] = True
+    range: Annotated[str, Choice(("vector", "fixed"))] = "vector"
+    full: Annotated[float, Real(1e-6, 1e6)] = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class AdcSpec:
-    """The output converters, one a column: bits with sign; full scale in units of w_max * input range."""
+    """The output converters, one a column: bits with sign; full scale in units of w_max * input range.
+
+    `range`: "fixed", `range_cells`; "bank" or "column": calibration data set it, at `percentile` of the
+    sums, for each matrix or each column of each block (without calibration, `range_cells`). `sample`: each
+    "slice" of bit-serial inputs is converted, or their "sum". `subtract`: G+ and G- currents are subtracted
+    before conversion ("analog"), or each is converted ("digital"); `slices`, likewise, for cells in bit
+    slices. Mismatch between converters: standard deviations `offset_lsb` and `gain_error`; `corrected`, the
+    digital unit undoes both. `noise_lsb`: standard deviation of the read-out noise.
+    """
 
     bits: Annotated[int, Whole(2, 16)]
     range_cells: Annotated[float, Real(1e-3, 1e6)]
     on: Annotated[bool, Flag()]
+    range: Annotated[str, Choice(("fixed", "bank", "column"))] = "fixed"
+    percentile: Annotated[float, Real(50.0, 100.0, "%")] = 100.0
+    sample: Annotated[str, Choice(("slice", "sum"))] = "slice"
+    subtract: Annotated[str, Choice(("analog", "digital"))] = "analog"
+    slices: Annotated[str, Choice(("analog", "digital"))] = "digital"
+    noise_lsb: Annotated[float, Real(0.0, 1000.0, "LSB")] = 0.0
+    offset_lsb: Annotated[float, Real(0.0, 1000.0, "LSB")] = 0.0
+    gain_error: Annotated[float, Real(0.0, 0.25)] = 0.0
+    corrected: Annotated[bool, Flag()] = False
 
 
 @dataclass(frozen=True, slots=True)
 class EffectsSpec:
-    """What physics "full" switches on in the cells, together with `dac.on` and `adc.on`."""
+    """What physics "full" switches on, together with `dac.on` and `adc.on`; see `pcmc.accel.physics`."""
 
     programming_error: Annotated[bool, Flag()]
     read_noise: Annotated[str, Choice(("frozen", "fast", "split", "off"))]
     drift: Annotated[bool, Flag()] = False
     stuck: Annotated[bool, Flag()] = False
+    ir_drop: Annotated[bool, Flag()] = False
+    thermal_noise: Annotated[bool, Flag()] = False
+    nonlinearity: Annotated[bool, Flag()] = False
+    reference_error: Annotated[bool, Flag()] = False
+    readout_noise: Annotated[bool, Flag()] = False
+    mismatch: Annotated[bool, Flag()] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +222,24 @@ class ChipSpec:
     digital: DigitalSpec
     link: LinkSpec
     costs: CostSpec
+    weights: WeightSpec = _ONE_SCALE
+    wires: Wires = _NO_WIRES
+
+    @property
+    def available_effects(self) -> tuple[str, ...]:
+        """The effects that the file gives a law of, in the order of `EffectsSpec`."""
+        cell = self.cell
+        there = {
+            "ir_drop": not self.wires.is_ideal and cell.kind in CONDUCTIVE_KINDS,
+            "thermal_noise": getattr(cell, "read_voltage_v", 0.0) > 0,
+            "nonlinearity": getattr(cell, "current_cubic", 0.0) != 0
+            or getattr(cell, "polarity_loss", 0.0) != 0,
+            "reference_error": getattr(cell, "reference_error_us", 0.0) > 0,
+            "readout_noise": self.adc.noise_lsb > 0,
+            "mismatch": self.adc.offset_lsb > 0 or self.adc.gain_error > 0,
+        }
+        names = [field.name for field in dataclasses.fields(EffectsSpec)]
+        return tuple(name for name in names if name in cell.effects or there.get(name, False))
 
 
 def chip_names() -> list[str]:
@@ -222,6 +292,8 @@ def chip_from_dict(d: dict[str, Any], origin: str) -> ChipSpec:
     check_names(d, ChipSpec, origin)
     values: dict[str, Any] = {}
     for name, rule in rules(ChipSpec).items():
+        if name not in d:  # a section with defaults
+            continue
         if hasattr(rule, "take"):
             values[name] = take(rule, d[name], f"{origin}: {name}")
         else:
@@ -250,15 +322,52 @@ def _check_consistency(spec: ChipSpec, origin: str) -> None:
         spec.cell.check()
     except ChipError as error:
         raise ChipError(f"{origin}: [cell] {error}") from None
+    if spec.dac.input == "bits" and spec.dac.slice_bits >= spec.dac.bits:
+        raise ChipError(
+            f"{origin}: [dac] slice_bits = {spec.dac.slice_bits}: must be less than bits = {spec.dac.bits}"
+        )
+    if spec.cell.kind == "1pcm":
+        if spec.adc.subtract == "digital" and spec.weights.scale != "matrix":
+            raise ChipError(
+                f'{origin}: [adc] subtract = "digital": must be "analog" with 1pcm cells, or [weights] scale '
+                '"matrix": there is one offset for all columns'
+            )
+    elif spec.adc.subtract == "digital" and spec.cell.kind not in CONDUCTIVE_KINDS:
+        raise ChipError(
+            f'{origin}: [adc] subtract = "digital": must be "analog" with {spec.cell.kind} cells, '
+            "which are no pairs of conductors"
+        )
+    for name in ("readout_noise", "mismatch"):
+        if getattr(spec.effects, name) and not spec.adc.on:
+            raise ChipError(f"{origin}: [effects] {name} = true: must be false where [adc] on = false")
     for field in dataclasses.fields(EffectsSpec):
         value = getattr(spec.effects, field.name)
-        if value in (False, "off") or field.name in spec.cell.effects:
+        if value in (False, "off") or field.name in spec.available_effects:
             continue
         off = "false" if value is True else '"off"'
         raise ChipError(
-            f"{origin}: [effects] {field.name} = {shown(value)}: must be {off} with {spec.cell.kind} cells"
-            + ("" if isinstance(spec.cell, IdealCellSpec) else " whose [cell] gives no law of it")
+            f"{origin}: [effects] {field.name} = {shown(value)}: must be {off}: {no_law(spec, field.name)}"
         )
+
+
+#: What gives the law of an effect that is not one of the devices' statistics.
+_LAWS = {
+    "ir_drop": "[wires] with resistances, and cells that are pairs of conductors",
+    "thermal_noise": "[cell] read_voltage_v",
+    "nonlinearity": "[cell] current_cubic or polarity_loss",
+    "reference_error": "[cell] reference_error_us",
+    "readout_noise": "[adc] noise_lsb",
+    "mismatch": "[adc] offset_lsb or gain_error",
+}
+
+
+def no_law(spec: ChipSpec, effect: str) -> str:
+    """Why a chip can't have an effect, as the end of a message."""
+    if effect in _LAWS:
+        return f"it takes {_LAWS[effect]}"
+    if isinstance(spec.cell, IdealCellSpec):
+        return f"{spec.cell.kind} cells have none"
+    return f"the [cell] of kind {spec.cell.kind} gives no law of it"
 
 
 def _read_tables(name: str, beside: Path | None, seen: tuple[str, ...]) -> tuple[dict[str, Any], str]:

@@ -8,15 +8,21 @@
 | read_noise        | conductances as reads find them; which reads share it, its kind says    | cells, tile |
 | drift             | conductances change with the time since programming                     | cells |
 | stuck             | some devices hold one level whatever is programmed                      | cells |
+| ir_drop           | wires, drivers and read-outs have resistance                            | wires |
+| thermal_noise     | Johnson noise of the devices, new at each read                          | tile |
+| nonlinearity      | currents are not proportional to inputs, and differ with their sign     | tile |
+| reference_error   | the reference that the cells of a column share is off                   | cells |
+| readout_noise     | noise of the output converters, new at each conversion                  | tile |
+| mismatch          | offset and gain of the output converter of each column                  | tile |
 
 Kinds of read noise: "frozen" is drawn once per session and time, "fast" anew at each read, and "split" has
 the part that is slower than a batch of reads frozen and the rest fast.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from pcmc.accel.chip import ChipSpec, IdealCellSpec
+from pcmc.accel.chip import ChipSpec, EffectsSpec, no_law
 from pcmc.errors import ChipError
 
 READ_NOISE_KINDS = ("frozen", "fast", "split")
@@ -37,6 +43,12 @@ class Physics:
     read_noise: str | None = None
     drift: bool = False
     stuck: bool = False
+    ir_drop: bool = False
+    thermal_noise: bool = False
+    nonlinearity: bool = False
+    reference_error: bool = False
+    readout_noise: bool = False
+    mismatch: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(Physics):
@@ -70,44 +82,54 @@ class Physics:
 EFFECTS = tuple(field.name for field in fields(Physics))
 """The names of all effects."""
 
-CELL_EFFECTS = ("programming_error", "read_noise", "drift", "stuck")
-"""The effects of cells; which of them a chip's cell can have, `CellSpec.effects` says."""
-
 
 def resolve(choice: "str | Physics", chip: ChipSpec) -> Physics:
     """The effects that a user's choice means on a chip.
 
     Args:
         choice: "ideal" (none), "full" (those that the chip file states on), names of effects with commas
-            between them ("dac,adc"; on whatever the chip file says), or a Physics. "read_noise" is of the
-            kind that the chip file names, or frozen if it says "off"; "read_noise=fast" says which.
+            between them ("dac,adc"; on whatever the chip file says), "full" and then names, each on as well
+            or, with a minus sign, off ("full,ir_drop,-drift"), or a Physics. "read_noise" is of the kind that
+            the chip file names, or frozen if it says "off"; "read_noise=fast" says which.
         chip: the chip; its `dac.on`, `adc.on` and `effects` say what "full" is.
 
     Raises:
-        ChipError: an unknown name, or an effect that the chip's cell doesn't have.
+        ChipError: an unknown name, or an effect that the chip has no law of.
     """
     noise = None if chip.effects.read_noise == "off" else chip.effects.read_noise
     if isinstance(choice, Physics):
         physics = choice
     elif choice == "ideal":
         return Physics()
-    elif choice == "full":
-        effects = chip.effects
-        physics = Physics(
-            chip.dac.on, chip.adc.on, effects.programming_error, noise, effects.drift, effects.stuck
-        )
+    elif isinstance(choice, str) and choice.partition(",")[0].strip() == "full":
+        on = {field.name: getattr(chip.effects, field.name) for field in fields(EffectsSpec)}
+        physics = Physics(dac=chip.dac.on, adc=chip.adc.on, **on | {"read_noise": noise})
+        physics = _changed(physics, choice, noise or READ_NOISE_KINDS[0])
     else:
         physics = _from_names(choice, noise or READ_NOISE_KINDS[0])
     for name in physics.names():
-        if name in CELL_EFFECTS and name not in chip.cell.effects:
-            none = (
-                "which have none"
-                if isinstance(chip.cell, IdealCellSpec)
-                else f"and its [cell] gives no law of {name}"
+        if name not in ("dac", "adc") and name not in chip.available_effects:
+            raise ChipError(
+                f"physics {name}: chip {chip.name} can't have it: {no_law(chip, name)}; leave it out"
             )
-            cells = f"chip {chip.name} has {chip.cell.kind} cells"
-            raise ChipError(f"physics {name}: {cells}, {none}; leave it out")
+        if name in ("readout_noise", "mismatch") and not physics.adc:
+            raise ChipError(f"physics {name}: it is one of the output converters; switch adc on, too")
     return physics
+
+
+def _changed(full: Physics, choice: str, noise: str) -> Physics:
+    """The effects of a `full` with the names that follow it switched on or, with a minus sign, off."""
+    names = [name.strip() for name in choice.split(",")[1:]]
+    added = ",".join(name for name in names if not name.startswith("-"))
+    on = _from_names(added, noise) if added else Physics()
+    switches = {name: getattr(on, name) for name in on.names()}
+    for name in names:
+        if name.startswith("-"):
+            off = name[1:].strip()
+            if off not in EFFECTS:
+                raise ChipError(f"physics {choice!r}: no effect of the name {off!r}; {_known()}")
+            switches[off] = None if off == "read_noise" else False
+    return replace(full, **switches)
 
 
 def _from_names(choice: object, noise: str) -> Physics:
@@ -120,7 +142,7 @@ def _from_names(choice: object, noise: str) -> Physics:
         name, equals, value = (part.strip() for part in item.partition("="))
         if name not in EFFECTS or (equals and name != "read_noise"):
             alone = (
-                f"{name} must stand alone"
+                f"{name} must stand {'alone' if name == 'ideal' else 'first'}"
                 if name in ("ideal", "full")
                 else f"no effect of the name {item.strip()!r}"
             )
@@ -133,4 +155,8 @@ def _from_names(choice: object, noise: str) -> Physics:
 
 
 def _known() -> str:
-    return "known are ideal, full, or some of " + ", ".join(EFFECTS) + " with commas between them"
+    return (
+        "known are ideal, full, or some of "
+        + ", ".join(EFFECTS)
+        + " with commas between them, after full, too (full,ir_drop,-drift)"
+    )

@@ -6,8 +6,13 @@ The kernels are tested against them, and they run where no C compiler was at han
   row-major at `cells[offset:]`; with bias = 1 its last row is driven by `bias_drive` instead of an input;
 * `scale` [items] is the input range of each vector (convolutions: of each image), unused with converters off;
 * levels are L = 2^(bits - 1) - 1, and 0 switches a converter off;
-* `variances` is packed as the cells, or empty: no noise. `noise` is uint64 [4]: the key (two words), the
-  index of the first item in its stream, and the power p, 1 or 2;
+* a *conversion* is a column of a block, counted block after block, in a block column after column. `columns`
+  [4, conversions] are gain, offset, step and shift of each, or it is [4, 0]: all ADCs alike;
+* `variances` is packed as the cells, or empty: devices are quiet. `floor` [conversions] is the variance that
+  the read-out adds, or empty. If both are empty, there is no noise. `noise` is uint64 [4]: the key (two
+  words), the index of the first item in its stream, and the power p, 1 or 2;
+* `saturated` int64 [items] (a convolution's items, see there) is increased by the ADC conversions of each
+  item that clipped, or empty: not counted;
 * what a read gives is finished with `offset` [cols] and `addend` (as `out`, but one-dimensional), which are
   added if they are not empty, then with `relu`: below 0 becomes 0;
 * every function overwrites `out` for the items [first, last) only, and returns nothing.
@@ -15,17 +20,23 @@ The kernels are tested against them, and they run where no C compiler was at han
 With s the scale, and everything computed in float32:
 
     DAC   step = s / L             x becomes clip(rint(x / step), -L, L) * step, and so does the bias drive
-    ADC   lsb = adc_full * s / L   a block's sum becomes clip(rint(sum / lsb), -L, L) * lsb
+    ADC   lsb = adc_full * s / L   a block's sum becomes clip(rint(sum / lsb), -L, L) * lsb; with columns
+                                   (clip(rint(sum / s * gain + offset), -L, L) * step + shift) * s
 
-Noise goes to a block's sum before the ADC: sqrt(|x|^p @ variances) times a normal number of its own, x being
-the inputs and the bias drive behind the DAC. The number has the counter {lane, item, row // 4, block}, block
-being the block's index in the table, and of the four numbers of this counter it is number row % 4:
+A conversion clipped if its code was beyond +-(L + 1/2) or NaN before rounding.
+
+Noise goes to a block's sum before the ADC: sqrt(|x|^p @ variances + floor * s^2) times a normal number of
+its own, x being the inputs and the bias drive behind the DAC. The number has the counter {lane, item,
+row // 4, block}, block being the block's index in the table, and of the four numbers of this counter it is
+number row % 4:
 
     dense  row = index of the vector, lane = column in the block, item = 0
     conv   row = column in the block, item = index of the image,
            lane = oy * (out_w + (kw - 1) * dilation // stride) + ox for the output position (oy, ox)
 
-rint rounds ties to even. A step that is zero or not finite gives 0; a NaN in a converter gives full scale.
+rint rounds ties to even. A step or lsb that is zero or not finite gives 0, and then nothing clipped; with
+columns `adc_full` is a bound of |code * step + shift|, only used for this. A NaN in a converter gives full
+scale.
 """
 
 from __future__ import annotations
@@ -58,29 +69,40 @@ QUIET = np.errstate(all="ignore")
 @QUIET
 def dense_read(
     x: Floats, cells: Floats, blocks: Ints, out: Floats, scale: Floats, bias_drive: float,
-    dac_levels: float, adc_levels: float, adc_full: float, variances: Floats, noise: Words,
-    offset: Floats, addend: Floats, relu: bool, first: int, last: int,
+    dac_levels: float, adc_levels: float, adc_full: float, columns: Floats,
+    variances: Floats, floor: Floats, noise: Words,
+    offset: Floats, addend: Floats, relu: bool, saturated: Ints, first: int, last: int,
 ) -> None:  # fmt: skip
     """Products of x [vectors, rows] with the bank, out [vectors, cols]; an item is a vector."""
     here = slice(first, last)
     out[here] = 0
-    dac, adc = _steps(scale[here, None], dac_levels, adc_levels, adc_full)
+    ranges = scale[here, None]
+    dac, adc = _steps(ranges, dac_levels, adc_levels, adc_full)
     inputs = _convert(x[here], dac, dac_levels)
     drive = _convert(np.full((len(inputs), 1), bias_drive, np.float32), dac, dac_levels)
-    spreads = _each_block(variances, blocks) if variances.size else None
     raised, raised_drive = _raise(inputs, noise), _raise(drive, noise)
     vectors = int(noise[2]) + np.arange(first, last)[:, None]
+    spreads = _each_block(variances, blocks) if variances.size else None
+    stop = 0
     for index, (rows, cols, weights, bias) in enumerate(_each_block(cells, blocks)):
+        stop, start = stop + weights.shape[1], stop
         sums = inputs[:, rows] @ weights
         if bias is not None:
             sums += drive * bias
+        variance = np.zeros_like(sums)
         if spreads is not None:
             *_, spread, bias_spread = next(spreads)
-            variance = raised[:, rows] @ spread
+            variance += raised[:, rows] @ spread
             if bias_spread is not None:
                 variance += raised_drive * bias_spread
+        if floor.size:
+            variance += floor[start:stop] * (ranges * ranges)
+        if spreads is not None or floor.size:
             sums += _noise(variance, noise, np.arange(sums.shape[1]), 0, vectors, index)
-        out[here, cols] += _convert(sums, adc, adc_levels)
+        values, clipped = _digitize(sums, ranges, adc, adc_levels, columns[:, None, start:stop])
+        out[here, cols] += values
+        if saturated.size:
+            saturated[here] += clipped.sum(axis=1)
     _finish(out, here, offset, addend, relu)
 
 
@@ -101,20 +123,24 @@ def dense_read_transposed(
 @QUIET
 def conv_read(
     x: Floats, cells: Floats, blocks: Ints, out: Floats, scale: Floats, bias_drive: float,
-    dac_levels: float, adc_levels: float, adc_full: float, variances: Floats, noise: Words,
-    offset: Floats, addend: Floats, relu: bool, window: Ints, chunks: int, first: int, last: int,
+    dac_levels: float, adc_levels: float, adc_full: float, columns: Floats,
+    variances: Floats, floor: Floats, noise: Words,
+    offset: Floats, addend: Floats, relu: bool, saturated: Ints, window: Ints, chunks: int,
+    first: int, last: int,
 ) -> None:  # fmt: skip
     """Convolution of x [n, channels, h, w] with the bank, out [n, cols, out_h, out_w].
 
     `window` is kernel, strides, dilations (y and x of each), top and left padding; the matrix has the rows
-    (c * kh + ky) * kw + kx. Item i is band i % chunks of the output rows of image i // chunks.
+    (c * kh + ky) * kw + kx. Item i is band i % chunks of the output rows of image i // chunks; `scale` has an
+    entry for each image, `saturated` for each item.
     """
     out_height = out.shape[2]
     for item in range(first, last):
         image, chunk = divmod(item, chunks)
         band = slice(out_height * chunk // chunks, out_height * (chunk + 1) // chunks)
         out[image, :, band] = 0
-        dac, adc = _steps(scale[image : image + 1], dac_levels, adc_levels, adc_full)
+        ranges = scale[image : image + 1]
+        dac, adc = _steps(ranges, dac_levels, adc_levels, adc_full)
         padded = _pad(_convert(x[image], dac, dac_levels), window, out.shape[2:])
         taps = [padded[at][:, band] for at in _taps(window, out.shape[2:])]
         inputs = np.stack(taps, axis=1).reshape(len(padded) * len(taps), -1)
@@ -122,18 +148,27 @@ def conv_read(
         spreads = _each_block(variances, blocks) if variances.size else None
         raised, raised_drive = _raise(inputs, noise), _raise(drive, noise)
         lanes = _positions(window, out.shape[2:])[band].ravel()
+        stop = 0
         for index, (rows, cols, weights, bias) in enumerate(_each_block(cells, blocks)):
+            stop, start = stop + weights.shape[1], stop
             sums = weights.T @ inputs[rows]
             if bias is not None:
                 sums += (drive * bias)[:, None]
+            variance = np.zeros_like(sums)
             if spreads is not None:
                 *_, spread, bias_spread = next(spreads)
-                variance = spread.T @ raised[rows]
+                variance += spread.T @ raised[rows]
                 if bias_spread is not None:
                     variance += (raised_drive * bias_spread)[:, None]
-                columns = np.arange(len(sums))[:, None]
-                sums += _noise(variance, noise, lanes, int(noise[2]) + image, columns, index)
-            out[image, cols, band] += _convert(sums, adc, adc_levels).reshape(len(sums), -1, out.shape[3])
+            if floor.size:
+                variance += floor[start:stop, None] * (ranges * ranges)
+            if spreads is not None or floor.size:
+                in_block = np.arange(len(sums))[:, None]
+                sums += _noise(variance, noise, lanes, int(noise[2]) + image, in_block, index)
+            values, clipped = _digitize(sums, ranges, adc, adc_levels, columns[:, start:stop, None])
+            out[image, cols, band] += values.reshape(len(sums), -1, out.shape[3])
+            if saturated.size:
+                saturated[item] += clipped.sum()
         _finish(out, (image, slice(None), band), offset[:, None, None], addend, relu)
 
 
@@ -301,6 +336,22 @@ def _convert(values: Floats, step: Floats, levels: float) -> Floats:
     codes = np.clip(np.where(np.isnan(codes), np.inf, codes), -levels, levels).astype(np.float32)
     live: Any = np.isfinite(step) & (step > 0)
     return np.where(live, codes * step, np.float32(0))
+
+
+def _digitize(
+    sums: Floats, scale: Floats, lsb: Floats, levels: float, columns: Floats
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """What an ADC makes of sums, and which of them clipped; `columns` are [4, ...] as the sums are."""
+    if not levels:
+        return sums, np.zeros(sums.shape, np.bool_)
+    live: Any = np.isfinite(lsb) & (lsb > 0)
+    if not columns.size:
+        return _convert(sums, lsb, levels), live & ~(np.abs(sums / lsb) <= np.float32(levels + 0.5))
+    gain, offset, step, shift = columns
+    codes = sums / scale * gain + offset
+    clipped = live & ~(np.abs(codes) <= np.float32(levels + 0.5))
+    rounded = np.clip(np.where(np.isnan(codes), np.inf, np.rint(codes)), -levels, levels).astype(np.float32)
+    return np.where(live, (rounded * step + shift) * scale, np.float32(0)), clipped
 
 
 def _pad(image: Floats, window: Ints, out_size: tuple[int, ...]) -> Floats:

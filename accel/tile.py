@@ -10,6 +10,7 @@
     bank = bank.with_cells(noisy)                                # same blocks, other weights
     noise = Noise(bank.with_variances(variances), key=gaussian_key(seed, (0,), "fast_noise"))
     y = read(x, bank, noise=replace(noise, step=1))              # a normal number in each ADC conversion
+    y = read(x, bank, converters=c, saturated=counts)            # counts += conversions that were clipped
 
 `cells` is float32 [n]: the blocks one after the other, each row-major. `blocks` is int64 [blocks, 6] with
 the columns row0, col0, rows, cols, bias, offset. A block is the part of the matrix [rows, cols] from (row0,
@@ -31,8 +32,7 @@ import importlib
 import os
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -56,31 +56,99 @@ MOST_LEVELS = 1 << 21
 # Kernel sizes, strides, dilations and paddings beyond this are no convolution.
 MOST_PIXELS = 1 << 24
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 # Vectors and images in one stream of noise: their index has 32 bits.
 MOST_ITEMS = 1 << 32
 _WORD = (1 << 64) - 1
 
 _NONE = np.zeros(0, np.float32)
 _QUIET = np.zeros(4, np.uint64)
+_ALIKE = np.zeros((4, 0), np.float32)
+_UNCOUNTED = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """ADCs that differ: what turns the sum of each conversion into a code, and the code into a value.
+
+    There is an entry for each conversion of a read, block after block of the table, in a block column after
+    column. With s the input range and L the levels of the ADC,
+
+        code = clip(rint(sum / s * gain + offset), -L, L)        value = (code * step + shift) * s
+
+    so gain is in codes per (weight x input range), offset in codes, step in (weight x input range) per code
+    and shift in (weight x input range). All are finite float32 [conversions], and copied.
+    """
+
+    gain: Floats
+    offset: Floats
+    step: Floats
+    shift: Floats
+    packed: Floats = field(init=False, repr=False)  # the four, [4, conversions]; largest |step|, |shift|:
+    largest: tuple[float, float] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        names = ("gain", "offset", "step", "shift")
+        packed = np.empty((4, self.gain.size), np.float32)
+        for row, name in zip(packed, names, strict=True):
+            values = getattr(self, name)
+            if values.dtype != np.float32 or values.shape != row.shape:
+                raise ValueError(
+                    f"{name} of columns is {values.dtype} {values.shape}, should be float32 {row.shape}"
+                )
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} of columns is not finite everywhere")
+            row[:] = values
+        packed.flags.writeable = False
+        for row, name in zip(packed, names, strict=True):
+            object.__setattr__(self, name, row)
+        object.__setattr__(self, "packed", packed)
+        largest = np.abs(packed[2:]).max(axis=1, initial=0.0)
+        object.__setattr__(self, "largest", tuple(largest.tolist()))
 
 
 @dataclass(frozen=True, slots=True)
 class Converters:
     """The converters around a tile; levels L = 2^(bits - 1) - 1, and 0 switches one off.
 
-    `adc_full` is the ADC's full scale in units of (weight x input range): range_cells * w_max.
+    `adc_full` is the ADC's full scale in units of (weight x input range): range_cells * w_max. With `columns`
+    it is not used: each conversion has numbers of its own.
     """
 
     dac_levels: int = 0
     adc_levels: int = 0
     adc_full: float = 0.0
+    columns: Columns | None = None
 
     def __post_init__(self) -> None:
         for name in ("dac_levels", "adc_levels"):
             if not 0 <= getattr(self, name) <= MOST_LEVELS:
                 raise ValueError(f"{name} is {getattr(self, name)}, should be 0 (off) to {MOST_LEVELS}")
-        if self.adc_levels and not 0 < self.adc_full < np.inf:
+        if self.columns is not None:
+            if not self.adc_levels:
+                raise ValueError("converters have columns, but no ADC")
+            if not self.reach < _LARGEST:
+                raise ValueError(f"columns give values up to {self.reach:g}, beyond float32")
+        elif self.adc_levels and not 0 < self.adc_full < np.inf:
             raise ValueError(f"adc_full is {self.adc_full}, should be positive and finite with an ADC")
+
+    @property
+    def reach(self) -> float:
+        """At least the largest value that a conversion can give, in (weight x input range): where this times
+        an input range is no float, the kernels give 0.
+        """
+        if self.columns is None:
+            return self.adc_full
+        step, shift = self.columns.largest
+        return (self.adc_levels * step + shift) * (1 + 2.0**-20)  # code * step + shift is rounded twice
+
+    def packed(self, bank: Bank) -> tuple[int, int, float, Floats]:
+        """As the kernels take them; ValueError if columns are not made for this bank."""
+        table = _ALIKE if self.columns is None else self.columns.packed
+        if self.columns is not None and table.shape[1] != bank.conversions:
+            raise ValueError(f"columns are {table.shape[1]}, but the bank has {bank.conversions} conversions")
+        return self.dac_levels, self.adc_levels, self.reach, table
 
     @property
     def on(self) -> bool:
@@ -131,6 +199,7 @@ class Bank:
     rows: int
     cols: int
     has_bias: bool
+    conversions: int  # columns of all blocks together
 
     def with_variances(self, variances: Floats) -> Bank:
         """The same blocks with variances, float32 [n], for a `Noise`; ValueError if one is negative or NaN,
@@ -144,7 +213,7 @@ class Bank:
         """The same blocks with other weights, float32 [n] as in `make_bank`; ValueError if n differs."""
         if cells.shape != self.cells.shape:
             raise ValueError(f"cells have the shape {cells.shape}, should have {self.cells.shape}")
-        return Bank(_padded(cells), self.blocks, self.rows, self.cols, self.has_bias)
+        return Bank(_padded(cells), self.blocks, self.rows, self.cols, self.has_bias, self.conversions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,33 +227,49 @@ class Noise:
     pulses whose width is |x|, variances in (weight)^2 x (input range of 1). Noise that stays
     the same from vector to vector is something else: it belongs into the cells.
 
-    `variances` has the blocks of the bank that is read (`bank.with_variances(values)`). The number for item i
+    `variances` has the blocks of the bank that is read (`bank.with_variances(values)`); None: devices are
+    quiet. `floor` is what the read-out adds, float32 [bank.conversions], counted as `Columns` are: a variance
+    in (weight x input range)^2, so `floor * scale^2` is added to that of the devices. The number for item i
     (vector, image) of a call depends on `key`, `step`, i + `first`, its block, column and position: not on
     threads or the other items. Equal step, equal noise; calls that go on where others ended count `first` on,
     all others take a new step. Another place in a batch is another number.
     """
 
-    variances: Bank
+    variances: Bank | None
     key: tuple[int, int]
     step: int = 0
     power: int = 2
     first: int = 0
+    floor: Floats | None = None
 
     def __post_init__(self) -> None:
+        floor = self.floor
+        if floor is not None and (floor.dtype != np.float32 or floor.ndim != 1):
+            raise ValueError(
+                f"a floor of noise is {floor.dtype} {floor.shape}, should be float32 [conversions]"
+            )
+        # Without a number in it both are that of no variance; a NaN fails the comparison.
+        if floor is not None and not (floor.min(initial=0) >= 0 and floor.max(initial=0) < np.inf):
+            raise ValueError("a floor of noise is negative, infinite or NaN")
         if self.power not in (1, 2):
             raise ValueError(f"power of a noise is {self.power}, should be 1 (pulse width) or 2 (voltage)")
         if not (0 <= self.key[0] <= _WORD and 0 <= self.key[1] <= _WORD and 0 <= self.step <= _WORD):
             raise ValueError(f"key {self.key} and step {self.step} of a noise should have 64 bits each")
 
-    def packed(self, bank: Bank, items: int) -> tuple[Floats, Words]:
+    def packed(self, bank: Bank, items: int) -> tuple[Floats, Floats, Words]:
         """As the kernels take it; ValueError if it is not made for this bank, or items run out."""
-        ours, theirs = self.variances.blocks, bank.blocks
-        if ours is not theirs and not np.array_equal(ours, theirs):
+        ours, theirs = bank if self.variances is None else self.variances, bank
+        if ours.blocks is not theirs.blocks and not np.array_equal(ours.blocks, theirs.blocks):
             raise ValueError("the variances of a noise are of another bank: their blocks differ")
+        floor = _NONE if self.floor is None else np.ascontiguousarray(self.floor)
+        if self.floor is not None and floor.size != bank.conversions:
+            raise ValueError(
+                f"a floor of noise has {floor.size} entries, the bank {bank.conversions} conversions"
+            )
         if not 0 <= self.first <= MOST_ITEMS - items:
             raise ValueError(f"items {self.first} and {items} more of a noise are not within {MOST_ITEMS}")
         words = (self.key[0], self.key[1] ^ self.step, self.first, self.power)
-        return self.variances.cells, np.array(words, np.uint64)
+        return _NONE if self.variances is None else self.variances.cells, floor, np.array(words, np.uint64)
 
 
 def make_bank(cells: Floats, blocks: Ints, rows: int, cols: int) -> Bank:
@@ -203,7 +288,7 @@ def make_bank(cells: Floats, blocks: Ints, rows: int, cols: int) -> Bank:
     padded = _padded(cells)
     _check_blocks(blocks, rows, cols, padded.size)
     blocks.flags.writeable = False
-    return Bank(padded, blocks, rows, cols, bool(blocks[:, 4].any()))
+    return Bank(padded, blocks, rows, cols, bool(blocks[:, 4].any()), int(blocks[:, 3].sum()))
 
 
 def read(
@@ -217,14 +302,20 @@ def read(
     offset: Floats | None = None,
     addend: Floats | None = None,
     relu: bool = False,
+    scale: Floats | float | None = None,
+    saturated: Ints | None = None,
     threads: int = 1,
 ) -> Floats:
     """Read all blocks of a bank for the input vectors x.
 
     x is float32 [vectors, bank.rows], the result [vectors, bank.cols]; with a window x is [n, channels, h,
-    w], where bank.rows = channels * kh * kw, and the result [n, bank.cols, out_h, out_w]. The range of the
-    converters is that of each vector (image) by itself, see `input_range`. Noise comes to each block's sum,
-    with or without an ADC behind it.
+    w], where bank.rows = channels * kh * kw, and the result [n, bank.cols, out_h, out_w]. Noise comes to each
+    block's sum, with or without an ADC behind it.
+
+    The range of the converters is that of each vector (image) by itself, see `input_range`, or `scale`: one
+    for all or float32 [items], finite, not negative. What is beyond it, the bias drive too, clips at the DAC;
+    without a DAC it is taken as it is. A range of 0 gives 0. `saturated`, int64 [items], is increased for
+    each item by the number of its ADC conversions that clipped: |code| > L + 1/2 before rounding, or NaN.
 
     Digital arithmetic that follows on each value is cheapest here, while it is in cache: `offset` [bank.cols]
     is added to each column, then `addend`, float32 and shaped as the result, then with `relu` what is below 0
@@ -232,27 +323,33 @@ def read(
     shapes do not fit, and MemoryError.
     """
     x = _check_input(x, 2 if window is None else 4)
-    scale = _scale(x, abs(bias_drive) if bank.has_bias else 0.0, converters, threads)
-    levels = (converters.dac_levels, converters.adc_levels, converters.adc_full)
-    variances, stream = (_NONE, _QUIET) if noise is None else noise.packed(bank, len(x))
+    levels = converters.packed(bank)
+    stream = (_NONE, _NONE, _QUIET) if noise is None else noise.packed(bank, len(x))
+    ranged = converters.on or (noise is not None and noise.floor is not None)
+    ranges = _ranges(x, abs(bias_drive) if bank.has_bias else 0.0, ranged, scale, threads)
+    if saturated is not None:
+        _check_counts(saturated, len(x))
+    kernel, vectors, chunks = kernels().dense_read, len(x), 1
+    form: tuple[Any, ...] = ()
     if window is None:
         if x.shape[1] != bank.rows:
             raise ValueError(f"vectors have {x.shape[1]} values, but the bank {bank.rows} rows")
         out = np.empty((len(x), bank.cols), np.float32)
-        args: tuple[Any, ...] = (x, bank.cells, bank.blocks, out, scale, bias_drive, *levels)
-        args += (variances, stream, *_finish(out, offset, addend), relu)
-        _run(kernels().dense_read, args, len(x), _work(x, out, len(x), bank), threads)
-        return out
-    _check_channels(bank, window, x.shape[1])
-    out_size = window.output_size(*x.shape[2:])
-    out = np.empty((len(x), bank.cols, *out_size), np.float32)
-    # Few images: cut each into bands of output rows, so that all threads have something to do.
-    enough = len(x) >= 4 * threads or len(x) % threads == 0
-    chunks = 1 if enough else min(threads, out_size[0])
-    args = (x, bank.cells, bank.blocks, out, scale, bias_drive, *levels, variances, stream)
-    args += (*_finish(out, offset, addend), relu, window.packed(), chunks)
-    work = _work(x, out, len(x) * out_size[0] * out_size[1], bank)
-    _run(kernels().conv_read, args, len(x) * chunks, work, threads)
+    else:
+        _check_channels(bank, window, x.shape[1])
+        out_size = window.output_size(*x.shape[2:])
+        out = np.empty((len(x), bank.cols, *out_size), np.float32)
+        # Few images: cut each into bands of output rows, so that all threads have something to do.
+        enough = len(x) >= 4 * threads or len(x) % threads == 0
+        chunks = 1 if enough else min(threads, out_size[0])
+        form = (window.packed(), chunks)
+        kernel, vectors = kernels().conv_read, len(x) * out_size[0] * out_size[1]
+    counts = _UNCOUNTED if saturated is None else np.zeros(len(x) * chunks, np.int64)
+    args: tuple[Any, ...] = (x, bank.cells, bank.blocks, out, ranges, bias_drive, *levels, *stream)
+    args += (*_finish(out, offset, addend), relu, counts, *form)
+    _run(kernel, args, len(x) * chunks, _work(x, out, vectors, bank), threads)
+    if saturated is not None:
+        saturated += counts.reshape(len(x), chunks).sum(axis=1)
     return out
 
 
@@ -269,14 +366,17 @@ def read_transposed(
 
     d is shaped as the result of `read`, the result as its input; with a window, `image` gives height and
     width of the input, and every [row, position] value is digitized before it is added where its input came
-    from. Bias rows take no part. Raises ValueError if the shapes do not fit, and MemoryError. One vector
-    alone costs as much as ten or so together: backward reads are made for batches.
+    from. Bias rows take no part. Raises ValueError if the shapes do not fit or the converters have columns,
+    which belong to forward reads, and MemoryError. One vector alone costs as much as ten or so together:
+    backward reads are made for batches.
     """
     d = _check_input(d, 2 if window is None else 4)
     if d.shape[1] != bank.cols:
         raise ValueError(f"errors have {d.shape[1]} {'values' if window is None else 'channels'}, "
                          f"but the bank {bank.cols} columns")  # fmt: skip
-    scale = _scale(d, 0.0, converters, threads)
+    if converters.columns is not None:
+        raise ValueError("converters of a backward read have columns, which belong to forward reads")
+    scale = _ranges(d, 0.0, converters.on, None, threads)
     levels = (converters.dac_levels, converters.adc_levels, converters.adc_full)
     if window is None:
         out = np.empty((len(d), bank.rows), np.float32)
@@ -319,31 +419,13 @@ def kernels() -> ModuleType:
         return reference
 
 
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="pcmc-read")
-
-
-# The threads of a pool do not survive a fork; waiting for them would never end.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
 def _run(kernel: Callable[..., None], args: tuple[Any, ...], items: int, work: int, threads: int) -> None:
-    """Run a kernel over all items, in as many threads as are given and worth it."""
+    """Run a kernel over all items, in as many threads as are given and worth it; the twins have one."""
     threads = min(threads, items, work // WORTH_A_THREAD)
-    if threads <= 1:
+    if threads <= 1 or kernels() is reference:
         kernel(*args, 0, items)
-        return
-    # Whole eights where there are enough: kernels take so many vectors at once.
-    unit = 8 if items >= 16 * threads else 1
-    bounds = [items * i // (threads * unit) * unit for i in range(threads)] + [items]
-    parts = [_pool(threads).submit(kernel, *args, *bounds[i : i + 2]) for i in range(1, threads)]
-    try:
-        kernel(*args, *bounds[:2])  # this thread works, too
-    finally:
-        for part in parts:
-            part.result()
+    else:
+        kernel(*args, 0, items, threads)
 
 
 def fill_gaussian(out: Floats, key: tuple[int, int], counter0: int = 0, threads: int = 1) -> None:
@@ -368,8 +450,25 @@ def _work(x: Floats, out: Floats, vectors: int, bank: Bank) -> int:
     return vectors * bank.cells.size + MOVE * (x.size + out.size)
 
 
-def _scale(x: Floats, floor: float, converters: Converters, threads: int) -> Floats:
-    return input_range(x, floor, threads) if converters.on else _NONE
+def _ranges(x: Floats, floor: float, used: bool, given: Floats | float | None, threads: int) -> Floats:
+    """The input range of each item, found or given; nothing if it is not used."""
+    if given is None:
+        return input_range(x, floor, threads) if used else _NONE
+    if isinstance(given, np.ndarray) and (given.dtype != np.float32 or given.shape != x.shape[:1]):
+        raise ValueError(
+            f"a scale is {given.dtype} {given.shape}, should be one number or float32 ({len(x)},)"
+        )
+    ranges = np.full(len(x), given, np.float32)
+    if not (ranges.min(initial=0) >= 0 and ranges.max(initial=0) < np.inf):
+        raise ValueError("a scale is negative, infinite or NaN")
+    return ranges if used else _NONE
+
+
+def _check_counts(saturated: Ints, items: int) -> None:
+    if saturated.dtype != np.int64 or saturated.shape != (items,) or not saturated.flags.writeable:
+        raise ValueError(
+            f"saturated is {saturated.dtype} {saturated.shape}, should be int64 ({items},), writeable"
+        )
 
 
 def _finish(out: Floats, offset: Floats | None, addend: Floats | None) -> tuple[Floats, Floats]:

@@ -21,27 +21,35 @@ from pcmc.errors import ChipError, DataError, ModelError, OutputError, PcmcError
 if TYPE_CHECKING:
     from pcmc.accel.chip import ChipSpec, chip_names, load_chip
     from pcmc.accel.physics import Physics
+    from pcmc.runtime.calibration import Calibration
     from pcmc.runtime.program import Program
-    from pcmc.runtime.program_file import load
+    from pcmc.runtime.program_file import load, load_calibration
     from pcmc.runtime.session import Session
+    from pcmc.workflows.calibrate import calibrate
     from pcmc.workflows.compare import compare
     from pcmc.workflows.compile import compile
+    from pcmc.workflows.fit_cell import fit_cell
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Calibration": "pcmc.runtime.calibration",
     "ChipSpec": "pcmc.accel.chip",
     "Physics": "pcmc.accel.physics",
     "Program": "pcmc.runtime.program",
     "Session": "pcmc.runtime.session",
+    "calibrate": "pcmc.workflows.calibrate",
     "chip_names": "pcmc.accel.chip",
     "compare": "pcmc.workflows.compare",
     "compile": "pcmc.workflows.compile",
+    "fit_cell": "pcmc.workflows.fit_cell",
     "load": "pcmc.runtime.program_file",
+    "load_calibration": "pcmc.runtime.program_file",
     "load_chip": "pcmc.accel.chip",
 }
 
 __all__ = [
+    "Calibration",
     "ChipError",
     "ChipSpec",
     "DataError",
@@ -52,10 +60,13 @@ __all__ = [
     "Program",
     "ProgramError",
     "Session",
+    "calibrate",
     "chip_names",
     "compare",
     "compile",
+    "fit_cell",
     "load",
+    "load_calibration",
     "load_chip",
 ]
 

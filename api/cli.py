@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 a user's mistake (one clear line, no traceback), 1 a fault
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,6 +60,16 @@ At = Annotated[
 Compensation = Annotated[
     str, typer.Option("--compensation", metavar="none|global|column", help="What is done about drift.")
 ]
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibrate", metavar="FILE.npz", help="Some hundred inputs that converters are fitted to."
+    ),
+]
+CalibrateWhat = Annotated[
+    str | None,
+    typer.Option("--calibrate-what", metavar="NAME,NAME", help="adc, input, bias, norm [adc,input,norm]."),
+]
 
 
 @app.command()
@@ -73,19 +84,36 @@ def compile(
         Path | None, typer.Option("--graph", metavar="FILE", help="Write the lowered graph: .dot or .json.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Check the result of every stage.")] = False,
+    calibrate: Calibrate = None,
+    calibrate_what: Annotated[
+        str | None, typer.Option("--calibrate-what", metavar="NAME,NAME", help="adc, input [both].")
+    ] = None,
+    threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compile a model onto a chip and write MODEL.pcmc."""
     from pcmc.commands import inputs, text
     from pcmc.workflows.compile import model_path
 
+    _needs_data(calibrate, calibrate_what)
+
     source = model_path(model)
     program = inputs.compiled(source, chip, shape, freeze, digital, check)
     report = program.report()  # before anything is written: it may find that the shapes do not fit
     target = output or Path(source.name).with_suffix(".pcmc")
+    data = inputs.calibration_data(calibrate, None, program)
+    found = None
+    if data is not None:
+        from pcmc.workflows.calibrate import RANGES, calibrate_ranges
+
+        found = calibrate_ranges(program, data, calibrate_what or RANGES, threads=threads)
     if graph is not None:
         inputs.write_graph(source, shape, freeze, digital, graph)
-    program.save(target)
+    if found is None:
+        program.save(target)
+    else:
+        found.save(program, target)
+        report["calibration"] = text.calibration_facts(found)
     _print(report, as_json, lambda: f"{text.summary(report)}\nwritten to {target}")
 
 
@@ -105,11 +133,16 @@ def run(
     threads: Threads = 0,
     at: At = None,
     compensation: Compensation = "none",
+    calibrate: Calibrate = None,
+    calibrate_what: CalibrateWhat = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a program on inputs and write its outputs."""
     from pcmc.commands import inputs, text
     from pcmc.runtime.session import Session
+    from pcmc.workflows import calibrate as calibrating
+
+    _needs_data(calibrate, calibrate_what)
 
     loaded = inputs.program(program, chip, shape, freeze, digital)
     if data is None:
@@ -118,13 +151,27 @@ def run(
             + ", ".join(i.name for i in loaded.inputs)
         )
     feeds = inputs.arrays(data, loaded)
-    session = Session(loaded, physics, seed=seed, threads=threads, at=at, compensation=compensation)
+    found = inputs.stored_calibration(program, loaded)
+    samples = inputs.calibration_data(calibrate, None, loaded)
+    options: dict[str, Any] = {"seed": seed, "threads": threads, "at": at, "compensation": compensation}
+    if samples is not None:
+        what = calibrate_what or calibrating.DEFAULT
+        found = calibrating.calibrate(loaded, samples, physics=physics, what=what, **options)
+    session = Session(loaded, physics, **options, calibration=None if found is None else found.banks)
+    calibrating.checked_chip(found, session.physics, [seed])
     names = [info.name for info in loaded.outputs]
     results = dict(zip(names, session.run(names, feeds), strict=True))
     if output is not None:
         inputs.write_arrays(results, output)
     summary = {name: text.array_facts(array) for name, array in results.items()}
-    facts = {"outputs": summary, "physics": list(session.physics.names()), "seed": seed}
+    facts = {
+        "outputs": summary,
+        "physics": list(session.physics.names()),
+        "seed": seed,
+        "calibration": None if found is None else text.calibration_facts(found),
+        "saturation": {name: dataclasses.asdict(counts) for name, counts in session.saturation.items()},
+        "wires": None if session.wires is None else session.wires.facts(),
+    }
     _print(facts, as_json, lambda: text.run_summary(facts, output))
 
 
@@ -158,12 +205,17 @@ def compare(
     by_layer: Annotated[
         bool, typer.Option("--by-layer", help="What each matrix costs: with the physics in it alone.")
     ] = False,
+    calibrate: Calibrate = None,
+    calibrate_what: CalibrateWhat = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a model on the chip with onnxruntime: ideal mode, then the physics over several seeds."""
     from pcmc.commands import inputs, text
+    from pcmc.workflows.calibrate import DEFAULT
     from pcmc.workflows.compare import compare as compare_model
+
+    _needs_data(calibrate, calibrate_what)
 
     loaded = inputs.program(model, chip, shape, freeze, digital)
     samples = inputs.labelled(data, loaded) if data is not None else inputs.shipped_data(model)
@@ -179,6 +231,9 @@ def compare(
         compensation=compensation,
         ablate=ablate,
         by_layer=by_layer,
+        calibrate=inputs.calibration_data(calibrate, data, loaded),
+        calibrate_what=calibrate_what or DEFAULT,
+        calibration=inputs.stored_calibration(model, loaded),
     ).as_dict()
     if output is not None:
         inputs.write_json(result, output)
@@ -216,7 +271,8 @@ def show(
     """What a program holds: inputs, outputs, banks and steps."""
     from pcmc.commands import inputs, text
 
-    facts = text.program_facts(inputs.program(program, chip, shape, None, digital))
+    loaded = inputs.program(program, chip, shape, None, digital)
+    facts = text.program_facts(loaded, inputs.stored_calibration(program, loaded))
     _print(facts, as_json, lambda: text.program_table(facts))
 
 
@@ -238,22 +294,50 @@ def where(
 
 @app.command()
 def chips(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[CHIP]", help="A shipped chip or a chip file to show whole.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[show] [CHIP]", help="A shipped chip or a chip file to show whole."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The chips that ship with pcmc, or one of them whole."""
+    """The chips that ship with pcmc, or one of them whole: pcmc chips show CHIP."""
     from pcmc.accel.chip import chip_names, chip_to_dict, load_chip
     from pcmc.commands import text
 
-    specs = [load_chip(name)] if name else [load_chip(known) for known in chip_names()]
+    names = (words or [])[1 if (words or [""])[0] == "show" else 0 :]
+    if len(names) > 1 or (words and not names):
+        raise typer.BadParameter("pcmc chips lists the chips, pcmc chips show CHIP shows one of them")
+    specs = [load_chip(name) for name in names or chip_names()]
     documents = [chip_to_dict(spec) for spec in specs]
     _print(
-        documents[0] if name else documents,
+        documents[0] if names else documents,
         as_json,
-        lambda: text.chip(documents[0]) if name else text.chips(specs),
+        lambda: text.chip(documents[0], specs[0].cell.untrainable) if names else text.chips(specs),
     )
+
+
+@app.command("fit-cell")
+def fit_cell(
+    pulses: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PULSES.csv",
+            help="Measured pulses: columns device, direction (up, down), pulse, conductance_us.",
+        ),
+    ],
+    output: Output = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="FILE.svg", help="Draw the points with the fitted curves."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a cell of your own to measured pulses and write a chip file with it."""
+    from pcmc.commands.fit_text import fit_tables
+    from pcmc.workflows.fit_cell import fit_cell as fit
+
+    facts = fit(pulses, output, picture).as_dict()
+    _print(facts, as_json, lambda: fit_tables(facts))
 
 
 @app.command()
@@ -264,6 +348,11 @@ def models(as_json: AsJson = False) -> None:
 
     facts = zoo.describe()
     _print(facts, as_json, lambda: text.models(facts))
+
+
+def _needs_data(calibrate: Path | None, what: str | None) -> None:
+    if what and calibrate is None:
+        raise DataError("--calibrate-what needs --calibrate FILE.npz")
 
 
 def _version(asked: bool) -> None:

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT, bench_kernels, bench_models, bench_start, environment
+from benchmarks import ROOT, bench_cells, bench_kernels, bench_models, bench_start, environment
 
 LATEST = Path(os.path.relpath(ROOT / "benchmarks" / "results" / "latest.json"))
 LIBRARIES = ("pcmc", "numpy", "onnx", "onnxruntime")
@@ -61,8 +61,12 @@ SECTIONS = {
                      (Column("name", "process", -25), Column("s", "s", 6, ".3f"), *BAR)),
     "kernels": Section("Tile reads; x numpy: time over its float32 product", lambda _: bench_kernels.rows(),
                        (Column("name", "read", -42), Column("threads", "threads", 7),
-                        Column("converters", "converters", 10), Column("ms", "ms", 9, ".3f"),
+                        Column("converters", "converters", 14), Column("ms", "ms", 9, ".3f"),
                         Column("gflops", "GFLOP/s", 7, ".1f"), Column("ratio", "x numpy", 7, ".2f"))),
+    "cells": Section("Devices programmed, and drifted", lambda _: bench_cells.rows(),
+                     (Column("name", "devices", -36), Column("weights", "weights", 10, ","),
+                      Column("threads", "threads", 7), Column("s", "s", 6, ".2f"),
+                      Column("first_s", "first s", 7, ".2f"), *BAR)),
     "compile": Section("Compilation", bench_models.compile_rows,
                        (MODEL, Column("file_mb", "file MB", 8, ".2f"), Column("first_s", "first s", 8, ".2f"),
                         Column("s", "s", 7, ".3f"), Column("peak_mb", "peak MB", 8, ".0f"),

@@ -13,13 +13,14 @@ ratio is to numpy's generator, and G/s are numbers.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 THREADS = (1, 2)
@@ -37,6 +38,8 @@ CONVOLUTIONS = (
     ("64-256ch 16x16, 1x1", 64, 256, 16, 1, 1),
 )
 DEPTHWISE = 256
+# (converters, whether devices have fast noise)
+KINDS = (("ideal", False), ("DAC+ADC", False), ("DAC+column ADC", False), ("DAC+ADC", True))
 GAUSSIANS = 1 << 18
 
 
@@ -56,18 +59,28 @@ def rows() -> list[dict[str, Any]]:
 def measure(threads: int) -> list[dict[str, Any]]:
     import numpy as np
 
-    from pcmc.accel.tile import Converters
-
     rng = np.random.default_rng(0)
     found = _gaussians(rng, threads)
-    full = Converters(127, 255, adc_full=12.0)
-    for converters, noisy in ((Converters(), False), (full, False), (full, True)):
+    for kind, noisy in KINDS:
         for vectors in VECTORS:
-            found += _dense(rng, vectors, converters, noisy, threads)
+            found += _dense(rng, vectors, kind, noisy, threads)
         for shape in CONVOLUTIONS:
-            found += _convolution(rng, shape, converters, noisy, threads)
-        found += _depthwise(rng, converters, noisy, threads)
+            found += _convolution(rng, shape, kind, noisy, threads)
+        found += _depthwise(rng, kind, noisy, threads)
     return found
+
+
+def _converters(rng: Any, bank: Any, kind: str) -> Any:
+    """Converters of this kind: none, all alike, or a gain and an offset for each column, corrected."""
+    import numpy as np
+
+    from pcmc.accel.tile import Columns, Converters
+
+    if kind != "DAC+column ADC":
+        return Converters(127, 255, adc_full=12.0) if kind == "DAC+ADC" else Converters()
+    gain = rng.uniform(20, 22, bank.conversions).astype(np.float32)
+    offset = rng.normal(0, 2, bank.conversions).astype(np.float32)
+    return Converters(127, 255, columns=Columns(gain, offset, 1 / gain, -offset / gain))
 
 
 def _gaussians(rng: Any, threads: int) -> list[dict[str, Any]]:
@@ -81,20 +94,23 @@ def _gaussians(rng: Any, threads: int) -> list[dict[str, Any]]:
         lambda: tile.fill_gaussian(out, (1, 2), threads=threads),
         lambda: rng.standard_normal(out=out, dtype=np.float32),
     )
-    return [_row("Gaussians", threads, None, mine, GAUSSIANS) | {"ratio": mine / theirs}]
+    return [_row("Gaussians", threads, "", mine, GAUSSIANS) | {"ratio": mine / theirs}]
 
 
-def _noise(rng: Any, bank: Any, noisy: bool) -> Any:
+def _noise(rng: Any, bank: Any, noisy: bool) -> Iterator[Any]:
+    """The noise of each read: with two steps in turns, since equal steps would be equal noise."""
     import numpy as np
 
     from pcmc.accel import tile
 
-    variances = 0.01 * rng.random(bank.cells.size, np.float32)
-    return tile.Noise(bank.with_variances(variances), (1, 2)) if noisy else None
+    if not noisy:
+        return itertools.repeat(None)
+    variances = bank.with_variances(0.01 * rng.random(bank.cells.size, np.float32))
+    return itertools.cycle([tile.Noise(variances, (1, 2), step=step) for step in (0, 1)])
 
 
-def _dense(rng: Any, vectors: int, converters: Any, noisy: bool, threads: int) -> list[dict[str, Any]]:
-    """512 x 512 in one block, forward and, without noise, transposed."""
+def _dense(rng: Any, vectors: int, kind: str, noisy: bool, threads: int) -> list[dict[str, Any]]:
+    """512 x 512 in one block, forward and, without noise and columns, transposed."""
     import numpy as np
 
     from pcmc.accel import tile
@@ -103,23 +119,23 @@ def _dense(rng: Any, vectors: int, converters: Any, noisy: bool, threads: int) -
     x = rng.standard_normal((vectors, 512), np.float32)
     bank = tile.make_bank(weights.ravel(), np.array([[0, 0, 512, 512, 0, 0]]), 512, 512)
     flop = 2 * 512 * 512 * vectors
-    options = {"converters": converters, "threads": threads}
+    options = {"converters": _converters(rng, bank, kind), "threads": threads}
     found = []
     noise = _noise(rng, bank, noisy)
     for name, ours, numpys in (
-        ("dense 512x512", lambda: tile.read(x, bank, noise=noise, **options), lambda: x @ weights),
+        ("dense 512x512", lambda: tile.read(x, bank, noise=next(noise), **options), lambda: x @ weights),
         ("transposed 512x512", lambda: tile.read_transposed(x, bank, **options), lambda: x @ weights.T),
-    )[: 1 if noisy else 2]:
+    )[: 1 if noisy or options["converters"].columns else 2]:
         mine, theirs = _seconds(ours, numpys)
-        row = _row(f"{name}, {vectors} vectors", threads, converters, mine, flop, noisy)
+        row = _row(f"{name}, {vectors} vectors", threads, kind, mine, flop, noisy)
         found.append(row | {"ratio": mine / theirs})
     return found
 
 
 def _convolution(
-    rng: Any, shape: tuple[Any, ...], converters: Any, noisy: bool, threads: int
+    rng: Any, shape: tuple[Any, ...], kind: str, noisy: bool, threads: int
 ) -> list[dict[str, Any]]:
-    """A convolution in one block, forward and, without noise, transposed."""
+    """A convolution in one block, forward and, without noise and columns, transposed."""
     import numpy as np
 
     from pcmc.accel import tile
@@ -133,19 +149,19 @@ def _convolution(
     x = rng.standard_normal((BATCH, channels, size, size), np.float32)
     y = tile.read(x, bank, window=window)
     flop = 2 * matrix * y.size
-    options = {"converters": converters, "window": window, "threads": threads}
+    options = {"converters": _converters(rng, bank, kind), "window": window, "threads": threads}
     noise = _noise(rng, bank, noisy)
-    (forward,) = _seconds(lambda: tile.read(x, bank, noise=noise, **options))
-    if noisy:
-        return [_row(name, threads, converters, forward, flop, noisy)]
+    (forward,) = _seconds(lambda: tile.read(x, bank, noise=next(noise), **options))
+    if noisy or options["converters"].columns:
+        return [_row(name, threads, kind, forward, flop, noisy)]
     (backward,) = _seconds(lambda: tile.read_transposed(y, bank, image=(size, size), **options))
     return [
-        _row(name, threads, converters, forward, flop),
-        _row(f"{name}, transposed", threads, converters, backward, flop),
+        _row(name, threads, kind, forward, flop),
+        _row(f"{name}, transposed", threads, kind, backward, flop),
     ]
 
 
-def _depthwise(rng: Any, converters: Any, noisy: bool, threads: int) -> list[dict[str, Any]]:
+def _depthwise(rng: Any, kind: str, noisy: bool, threads: int) -> list[dict[str, Any]]:
     """One block of 9 x 1 for each channel."""
     import numpy as np
 
@@ -157,15 +173,14 @@ def _depthwise(rng: Any, converters: Any, noisy: bool, threads: int) -> list[dic
     bank = tile.make_bank(cells, np.array(blocks), 9 * DEPTHWISE, DEPTHWISE)
     x = rng.standard_normal((8, DEPTHWISE, 16, 16), np.float32)
     noise = _noise(rng, bank, noisy)
-    options = {"converters": converters, "window": window, "threads": threads}
-    (seconds,) = _seconds(lambda: tile.read(x, bank, noise=noise, **options))
-    return [_row(f"{DEPTHWISE}ch 16x16, 3x3 depthwise", threads, converters, seconds, 2 * 9 * x.size, noisy)]
+    options = {"converters": _converters(rng, bank, kind), "window": window, "threads": threads}
+    (seconds,) = _seconds(lambda: tile.read(x, bank, noise=next(noise), **options))
+    return [_row(f"{DEPTHWISE}ch 16x16, 3x3 depthwise", threads, kind, seconds, 2 * 9 * x.size, noisy)]
 
 
 def _row(
-    name: str, threads: int, converters: Any, seconds: float, flop: float, noisy: bool = False
+    name: str, threads: int, kind: str, seconds: float, flop: float, noisy: bool = False
 ) -> dict[str, Any]:
-    kind = "" if converters is None else "DAC+ADC" if converters.on else "ideal"
     return {
         "name": name,
         "threads": threads,
@@ -175,7 +190,7 @@ def _row(
     }
 
 
-def _seconds(*calls: Callable[[], Any], turns: int = 9, least: float = 0.01) -> list[float]:
+def _seconds(*calls: Callable[[], Any], turns: int = 25, least: float = 0.004) -> list[float]:
     """Median seconds of each call, taken in turns, each turn at least `least` seconds long."""
     repeats = []
     for call in calls:

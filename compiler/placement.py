@@ -30,10 +30,11 @@ def place(tables: Sequence[Table], chip: ChipSpec) -> list[Table]:
     tiles = max((int(table["tile"].max()) + 1 for table in tables if len(table)), default=0)
     chips = -(-tiles // chip.chip.tiles)
     if chip.board.max_chips and chips > chip.board.max_chips:
+        # Cores of spikes have no network beyond the board.
+        more = "" if chip.cell.kind == "axon" else "raise [board] max_chips, or "
         raise ChipError(
             f"the model needs {chips:,} chips of {chip.name} ({tiles:,} tiles, {chip.chip.tiles:,} on a "
-            "chip); the board "
-            f"has {chip.board.max_chips:,}: raise [board] max_chips, or take a chip with more or larger tiles"
+            f"chip); the board has {chip.board.max_chips:,}: {more}take a chip with more or larger tiles"
         )
     slots = _snake(chip.chip.mesh_x, chip.chip.mesh_y)
     placed = [table.copy() for table in tables]

@@ -204,13 +204,29 @@ def check_state(state: ChipState, program: Program) -> None:
             raise ProgramError(
                 f"{program.name}: the state of bank '{name}' has {cells} cells, it has {bank.cells.size}"
             )
-        numbers = (held.w_max, held.unit_us, held.bias_drive)
-        if not all(0 < number < np.inf for number in numbers) or not (
-            np.isfinite(plus).all() and np.isfinite(minus).all()
-        ):
+        low, conversions = held.devices.low, int(bank.table["cols"].sum())
+        if held.w_max.shape != (conversions,) or low.shape not in ((bank.cells.size,), (0,)):
+            raise ProgramError(
+                f"{program.name}: the state of bank '{name}' has {held.w_max.size} scales for its "
+                f"{conversions} columns of blocks, or {low.size} low tiers for its {bank.cells.size} cells"
+            )
+        scales = np.append(held.w_max, held.bias_drive)
+        finite = all(np.isfinite(array).all() for array in (plus, minus, low, scales))
+        if not finite or not (scales > 0).all():
             raise ProgramError(
                 f"{program.name}: the state of bank '{name}' has values that are not positive and finite"
             )
+        behind = None if state.wired is None else state.wired.banks.get(name)
+        if behind is None:
+            continue
+        sizes = behind.weights.ndim == 2 and behind.weights.shape[1] == bank.cells.size
+        if not sizes or behind.damping.shape != (conversions,):
+            raise ProgramError(
+                f"{program.name}: the solved wires of bank '{name}' are {list(behind.weights.shape)} and "
+                f"{list(behind.damping.shape)}, should be [columns, {bank.cells.size}] and [{conversions}]"
+            )
+        if not (np.isfinite(behind.weights).all() and ((behind.damping >= 0) & (behind.damping <= 1)).all()):
+            raise ProgramError(f"{program.name}: the solved wires of bank '{name}' are not finite")
 
 
 def check_text(message: Any, name: str) -> None:

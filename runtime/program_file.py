@@ -26,11 +26,12 @@ from pcmc.accel.cells import Devices
 from pcmc.accel.chip import chip_from_dict, chip_to_dict
 from pcmc.accel.tile import Window
 from pcmc.errors import PcmcError, ProgramError
+from pcmc.runtime.calibration import BankCalibration, Calibration, check_calibration
 from pcmc.runtime.files import replacing
 from pcmc.runtime.onnx_walk import first_line
 from pcmc.runtime.program import BLOCK, FLOW, Bank, Folding, Program, Read, Step, TensorInfo
 from pcmc.runtime.program_check import check_program, check_region, check_text
-from pcmc.runtime.state import BankState, ChipState
+from pcmc.runtime.state import BankState, ChipState, WiredBank, WiredChip
 
 FORMAT = "pcmc program"
 SCHEMA = 1
@@ -44,8 +45,13 @@ MOST_SHARED_BYTES = 1 << 30
 T = TypeVar("T")
 
 
-def save(program: Program, path: str | os.PathLike[str], state: ChipState | None = None) -> None:
-    """Write a program file, with the state of a chip if one is given.
+def save(
+    program: Program,
+    path: str | os.PathLike[str],
+    state: ChipState | None = None,
+    calibration: Calibration | None = None,
+) -> None:
+    """Write a program file, with the state of a chip and a calibration if they are given.
 
     Raises:
         OutputError: the path can't be written; whatever was there before is still there.
@@ -54,6 +60,8 @@ def save(program: Program, path: str | os.PathLike[str], state: ChipState | None
     document = _program_document(program, members)
     if state is not None:
         document["state"] = _state_document(state, members)
+    if calibration is not None:
+        document["calibration"] = _calibration_document(calibration, members)
     document["members"] = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(_entry("program.json"), json.dumps(document, indent=1).encode())
@@ -126,9 +134,49 @@ def _state_document(state: ChipState, members: dict[str, bytes]) -> dict[str, An
         banks[name] = {
             "g_plus": _add_array(f"state/{index}/g_plus.npy", bank.devices.g_plus, members),
             "g_minus": _add_array(f"state/{index}/g_minus.npy", bank.devices.g_minus, members),
-            **{key: getattr(bank, key) for key in ("w_max", "unit_us", "bias_drive", "polarity", "writes")},
+            "low": _add_array(f"state/{index}/low.npy", bank.devices.low, members),
+            "w_max": _add_array(f"state/{index}/w_max.npy", bank.w_max, members),
+            **{key: getattr(bank, key) for key in ("bias_drive", "polarity", "writes")},
         }
-    return {"seed": state.seed, "clock_s": state.clock_s, "steps": dict(state.steps), "banks": banks}
+    return {
+        "seed": state.seed,
+        "clock_s": state.clock_s,
+        "steps": dict(state.steps),
+        "banks": banks,
+        "wired": None if state.wired is None else _wired_document(state.wired, members),
+    }
+
+
+def _wired_document(wired: WiredChip, members: dict[str, bytes]) -> dict[str, Any]:
+    banks = {
+        name: {
+            key: _add_array(f"state/wired_{index}_{key}.npy", getattr(bank, key), members)
+            for key in ("weights", "damping")
+        }
+        for index, (name, bank) in enumerate(wired.banks.items())
+    }
+    facts = {key: getattr(wired, key) for key in ("key", "largest_drop", "solves", "seconds", "error")}
+    return facts | {"banks": banks}
+
+
+def _calibration_document(calibration: Calibration, members: dict[str, bytes]) -> dict[str, Any]:
+    banks = {}
+    for index, (name, bank) in enumerate(calibration.banks.items()):
+        arrays = {key: getattr(bank, key) for key in ("adc_full", "gain", "shift")}
+        banks[name] = {
+            "input_full": bank.input_full,
+            **{
+                key: None if array is None else _add_array(f"calibration/{index}/{key}.npy", array, members)
+                for key, array in arrays.items()
+            },
+        }
+    return {
+        "what": list(calibration.what),
+        "samples": calibration.samples,
+        "physics": list(calibration.physics),
+        "seed": calibration.seed,
+        "banks": banks,
+    }
 
 
 def _add_array(name: str, array: npt.NDArray[Any], members: dict[str, bytes]) -> str:
@@ -172,6 +220,26 @@ def load_state(path: str | os.PathLike[str]) -> ChipState | None:
     with _Reader(path) as reader:
         document = reader.document.get("state")
         return None if document is None else reader.checked("state", lambda: _read_state(reader, document))
+
+
+def load_calibration(path: str | os.PathLike[str], program: Program | None = None) -> Calibration | None:
+    """The calibration that was saved in a program file, None where there is none.
+
+    Args:
+        path: the file.
+        program: what `load` made of it; None: it is read for the check of the calibration.
+
+    Raises:
+        ProgramError: as in `load`, and for a calibration that does not fit the program.
+    """
+    with _Reader(path) as reader:
+        document = reader.document.get("calibration")
+        if document is None:
+            return None
+        calibration = reader.checked("calibration", lambda: _read_calibration(reader, document))
+        made = program or reader.checked("program.json", lambda: _read_program(reader))
+        reader.checked("calibration", lambda: check_calibration(calibration, made))
+        return calibration
 
 
 class _Reader:
@@ -435,9 +503,8 @@ def _read_bank(reader: _Reader, document: Mapping[str, Any]) -> Bank:
 def _read_state(reader: _Reader, document: Mapping[str, Any]) -> ChipState:
     banks = {
         str(name): BankState(
-            Devices(reader.array(bank["g_plus"], np.float32), reader.array(bank["g_minus"], np.float32)),
-            float(bank["w_max"]),
-            float(bank["unit_us"]),
+            Devices(*(reader.array(bank[name], np.float32) for name in ("g_plus", "g_minus", "low"))),
+            reader.array(bank["w_max"], np.float32),
             float(bank["bias_drive"]),
             int(bank["polarity"]),
             int(bank["writes"]),
@@ -445,4 +512,38 @@ def _read_state(reader: _Reader, document: Mapping[str, Any]) -> ChipState:
         for name, bank in document["banks"].items()
     }
     steps = {str(effect): int(step) for effect, step in document["steps"].items()}
-    return ChipState(int(document["seed"]), banks, float(document["clock_s"]), steps)
+    held = document.get("wired")
+    wired = None if held is None else _read_wired(reader, held)
+    return ChipState(int(document["seed"]), banks, float(document["clock_s"]), steps, wired)
+
+
+def _read_wired(reader: _Reader, document: Mapping[str, Any]) -> WiredChip:
+    return WiredChip(
+        str(document["key"]),
+        {
+            str(name): WiredBank(*(reader.array(bank[key], np.float32) for key in ("weights", "damping")))
+            for name, bank in document["banks"].items()
+        },
+        float(document["largest_drop"]),
+        int(document["solves"]),
+        float(document["seconds"]),
+        None if document["error"] is None else float(document["error"]),
+    )
+
+
+def _read_calibration(reader: _Reader, document: Mapping[str, Any]) -> Calibration:
+    banks = {}
+    for name, bank in document["banks"].items():
+        arrays = {
+            key: None if bank[key] is None else reader.array(bank[key], np.float32)
+            for key in ("adc_full", "gain", "shift")
+        }
+        full = None if bank["input_full"] is None else float(bank["input_full"])
+        banks[str(name)] = BankCalibration(input_full=full, **arrays)
+    return Calibration(
+        _texts(document["what"]),
+        int(document["samples"]),
+        _texts(document["physics"]),
+        int(document["seed"]),
+        banks,
+    )

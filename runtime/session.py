@@ -10,20 +10,34 @@ hold.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pcmc.accel.cells import make_cell
 from pcmc.accel.physics import Physics, resolve
 from pcmc.errors import DataError
-from pcmc.runtime.banks import COMPENSATIONS, LoadedBank, ideal_bank, physical_bank, read_bank
-from pcmc.runtime.program import Bank, Program, Step, TensorInfo
+from pcmc.runtime import fusing
+from pcmc.runtime.banks import (
+    COMPENSATIONS,
+    LoadedBank,
+    Saturation,
+    drift_gain,
+    ideal_bank,
+    output_shape,
+    physical_bank,
+    read_bank,
+)
+from pcmc.runtime.calibration import BankCalibration
+from pcmc.runtime.fusing import Finish, Task
+from pcmc.runtime.program import Program, Read, Step, TensorInfo
 from pcmc.runtime.program_check import check_state
+from pcmc.runtime.reads import Reading, read_chip, solve_wires
 from pcmc.runtime.regions import open_region, run_region
-from pcmc.runtime.state import ChipState, program_chip
+from pcmc.runtime.state import ChipState, WiredChip, program_chip
 from pcmc.runtime.times import seconds
 
 Array = npt.NDArray[Any]
@@ -66,6 +80,8 @@ class Session:
         compensation: what the digital unit does about drift: "none", or a factor from reference reads at the
             first read and at `at`, one for each matrix ("global") or for each of its columns ("column").
         only: names of the banks that the physics applies to, the others being ideal; None: all.
+        interval: time from one run to the next, in s or as "1ms", "1h": see `wait`.
+        calibration: what `pcmc.calibrate` found, by name of bank; None: nothing.
 
     Raises:
         ChipError: an unknown effect, or one that the chip's cell does not have.
@@ -83,6 +99,8 @@ class Session:
         at: float | str | None = None,
         compensation: str = "none",
         only: Collection[str] | None = None,
+        interval: float | str = 0.0,
+        calibration: Mapping[str, BankCalibration] | None = None,
     ) -> None:
         if not isinstance(program, Program):
             from pcmc.runtime.program_file import load
@@ -103,33 +121,116 @@ class Session:
             raise DataError(
                 f"only: there is no bank '{unknown[0]}'; the program has {', '.join(program.banks)}"
             )
-        self.state = state
         if state is not None:
             check_state(state, program)
-        if state is None and not self.physics.is_ideal:
-            self.state = program_chip(program, self.physics, seed, only)
+        self._given_state = state
+        self._writes = 1
+        self._first_read_s = self.at_s
+        self.calibration = calibration or {}
+        self.saturation = {name: Saturation() for name in program.banks if self.physics.adc}
         self._only = only
+        self._interval_s = seconds(interval)
+        self._wired: WiredChip | None = None  # the wires as they were solved last
+        self._runs, self._waits, self._clock_s = 0, 0, 0.0
+        self.watch: Callable[[Step, Array], None] | None = None  # is shown the input of each read
         self._reads = 0  # how many there were: each has fast noise of its own
-        self._banks = {name: self._load_bank(bank) for name, bank in program.banks.items()}
+        self._banks = self._load_banks()
+        self._plan = fusing.plan(program)
         self._regions = {
-            name: open_region(model, name, self.threads) for name, model in program.regions.items()
+            name: open_region(model, name, self.threads) for name, model in self._plan.regions.items()
         }
-        self._last_use = _last_uses(program)
+        self._finishes: dict[str, Any] = {}  # regions of operations that reads can't do, by name of the read
+        self._last_use = _last_uses(self._plan.tasks, {info.name for info in program.outputs})
 
-    def _load_bank(self, bank: Bank) -> LoadedBank:
-        if self.state is None or (self._only is not None and bank.name not in self._only):
-            return ideal_bank(bank)
-        state = self.state.banks[bank.name]
-        return physical_bank(
-            bank,
-            state,
-            self.program.chip,
-            self.physics,
-            self.seed,
-            self.at_s,
-            self.compensation,
-            self.state.seed,
+    def _load_banks(self) -> dict[str, LoadedBank]:
+        """All banks, as they are read from now on."""
+        program, state = self.program, self.state
+        if state is None:
+            return {name: ideal_bank(bank) for name, bank in program.banks.items()}
+        if self._only is not None:
+            state = replace(state, banks={name: state.banks[name] for name in self._only})
+        reading = Reading(
+            self.physics, self.seed, state.seed, self.at_s, self._waits, self.threads, self._clock_s
         )
+        if self.physics.ir_drop:
+            self._wired = solve_wires(program, state, reading)
+            state = replace(state, wired=self._wired)
+        found = read_chip(program, state, reading)
+        first = None
+        if self.compensation != "none" and self.physics.drift and self.at_s is not None:
+            first = read_chip(program, state, replace(reading, at_s=None))
+        loaded = {}
+        for name, bank in program.banks.items():
+            if name not in found:
+                loaded[name] = ideal_bank(bank)
+                continue
+            gain = None
+            if first is not None:
+                gain = drift_gain(bank, first[name].weights, found[name].weights, self.compensation)
+            loaded[name] = physical_bank(
+                bank,
+                state.banks[name],
+                found[name],
+                program.chip,
+                reading,
+                drift_gain=gain,
+                calibration=self.calibration.get(name),
+            )
+        return loaded
+
+    @property
+    def wires(self) -> WiredChip | None:
+        """The solved wires; None without `ir_drop`."""
+        return self._wired
+
+    @property
+    def state(self) -> ChipState | None:
+        """What the devices hold; None in ideal mode.
+
+        Devices that this session programmed are not kept: their random numbers have names, so that they can
+        be made again, and so they are.
+        """
+        if self.physics.is_ideal and self._given_state is None:
+            return None
+        if self._given_state is not None:
+            return replace(self._given_state, wired=self._wired or self._given_state.wired)
+        made = program_chip(
+            self.program, self.physics, self.seed, self._only, self._first_read_s, self.threads, self._writes
+        )
+        return replace(made, wired=self._wired)
+
+    def reprogram(self) -> None:
+        """Write the program into the devices once more: they miss their targets in another way, and time
+        since programming begins again. A state that was given stays as it is, and is not read any more.
+        """
+        if self.physics.is_ideal:
+            return
+        if self._given_state is not None:
+            self.seed = self._given_state.seed
+            self._writes = max((bank.writes for bank in self._given_state.banks.values()), default=0)
+            self._given_state = None
+        self._writes += 1
+        self.at_s = self._first_read_s
+        self._banks = self._load_banks()
+
+    def wait(self, time: float | str) -> None:
+        """Let time go by: with `drift` conductances fall on, slow read noise wanders, frozen noise is drawn
+        anew.
+
+        Args:
+            time: in s or as "1ms", "1h".
+
+        Raises:
+            DataError: no time.
+        """
+        waited = seconds(time)
+        if self.physics.is_ideal or waited == 0:
+            return
+        first = make_cell(self.program.chip.cell).t0_s
+        self.at_s = (first if self.at_s is None else self.at_s) + waited
+        self._clock_s += waited
+        self._waits += 1
+        self._banks = self._load_banks()
 
     def get_inputs(self) -> list[NodeArg]:
         """The graph's inputs."""
@@ -182,40 +283,62 @@ class Session:
             if name not in known:
                 raise DataError(f"there is no output '{name}'; the model has {', '.join(known)}")
         values = {info.name: check_input(info, input_feed) for info in self.program.inputs}
+        if self._runs:
+            self.wait(self._interval_s)
+        self._runs += 1
         unknown = sorted(set(input_feed) - values.keys())
         if unknown:
             raise DataError(f"there is no input '{unknown[0]}'; the model has {', '.join(values) or 'none'}")
-        for index, step in enumerate(self.program.steps):
-            self._run_step(step, values)
+        for index, task in enumerate(self._plan.tasks):
+            self._run_step(task, values)
             for tensor in self._last_use.get(index, ()):
                 values.pop(tensor, None)
         return [values[name] for name in names]
 
-    def _run_step(self, step: Step, values: dict[str, Array]) -> None:
+    def _run_step(self, task: Task, values: dict[str, Array]) -> None:
+        step = task.step
         if step.bank is not None and step.read is not None:
-            x = values[step.inputs[0]]
-            try:
-                self._reads += 1
-                values[step.outputs[0]] = read_bank(
-                    x, self._banks[step.bank], step.read, self.threads, self._reads
-                )
-            except (ValueError, IndexError, TypeError) as error:  # open dimensions that do not fit the model
-                raise DataError(
-                    f"step '{step.name}': can't read '{step.bank}' for an input of shape "
-                    f"{list(np.shape(x))}: {error}"
-                ) from error
+            x = values[task.inputs[0]]
+            if self.watch is not None:
+                self.watch(step, x)
+            self._reads += 1
+            values[task.outputs[0]] = self._read(step, step.bank, step.read, x, task.finish, values)
             return
-        feeds = {name: values[name] for name in step.inputs}
-        results = run_region(self._regions[step.name], step.name, step.outputs, feeds)
-        values.update(zip(step.outputs, results, strict=True))
+        feeds = {name: values[name] for name in task.inputs}
+        results = run_region(self._regions[step.name], step.name, task.outputs, feeds)
+        values.update(zip(task.outputs, results, strict=True))
+
+    def _read(
+        self, step: Step, name: str, how: Read, x: Array, finish: Finish | None, values: Mapping[str, Array]
+    ) -> Array:
+        """What a read gives, with the operations that follow it done, if there are any."""
+        bank, saturated = self._banks[name], self.saturation.get(name)
+        addend = None if finish is None or finish.addend is None else values[finish.addend]
+        try:
+            fits = addend is None or addend.shape == output_shape(np.shape(x), bank, how)
+            if finish is None or (fits and bank.is_plain):
+                relu = finish is not None and finish.relu
+                return read_bank(x, bank, how, self.threads, self._reads, saturated, addend=addend, relu=relu)
+            y = read_bank(x, bank, how, self.threads, self._reads, saturated)
+        except (ValueError, IndexError, TypeError) as error:  # open dimensions that do not fit the model
+            raise DataError(
+                f"step '{step.name}': can't read '{name}' for an input of shape {list(np.shape(x))}: {error}"
+            ) from error
+        if step.name not in self._finishes:
+            self._finishes[step.name] = open_region(finish.model, finish.region, self.threads)
+        feeds = {step.outputs[0]: y}
+        if finish.addend is not None:
+            feeds[finish.addend] = values[finish.addend]
+        result: Array
+        (result,) = run_region(self._finishes[step.name], finish.region, (finish.output,), feeds)
+        return result
 
 
-def _last_uses(program: Program) -> dict[int, tuple[str, ...]]:
-    """Tensors that no step after a given one needs: they are dropped there, so that memory stays bounded."""
+def _last_uses(tasks: Sequence[Task], kept: Collection[str]) -> dict[int, tuple[str, ...]]:
+    """Tensors that no task after a given one needs: they are dropped there, so that memory stays bounded."""
     last: dict[str, int] = {}
-    for index, step in enumerate(program.steps):
-        last.update(dict.fromkeys((*step.inputs, *step.outputs), index))
-    kept = {info.name for info in program.outputs}
+    for index, task in enumerate(tasks):
+        last.update(dict.fromkeys((*task.inputs, *task.outputs), index))
     uses: dict[int, list[str]] = {}
     for tensor, index in last.items():
         if tensor not in kept:

@@ -8,7 +8,17 @@ import re
 from pcmc.errors import DataError
 
 #: Seconds of each unit.
-UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0, "y": 31_557_600.0}
+UNITS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "d": 86_400.0,
+    "w": 604_800.0,
+    "y": 31_557_600.0,
+}
 
 
 def seconds(time: float | str) -> float:

@@ -38,8 +38,9 @@ LONGER_FILES = {"accel/_tile_read_isa.h": "all kernels of one instruction set; i
 LONGER_FUNCTIONS: dict[str, str] = {}
 
 PUBLIC = [
-    "ChipError", "ChipSpec", "DataError", "ModelError", "OutputError", "PcmcError", "Physics", "Program",
-    "ProgramError", "Session", "chip_names", "compare", "compile", "load", "load_chip",
+    "Calibration", "ChipError", "ChipSpec", "DataError", "ModelError", "OutputError", "PcmcError", "Physics",
+    "Program", "ProgramError", "Session", "calibrate", "chip_names", "compare", "compile", "fit_cell", "load",
+    "load_calibration", "load_chip",
 ]  # fmt: skip
 
 # Folders that exist only on one machine; written so that this line is not found itself.

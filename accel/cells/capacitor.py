@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcmc.accel.cell_specs import CapacitorCellSpec
-from pcmc.accel.cells.cell import Devices, Float32, NoisePart, beyond, check_weights, make_stuck
-from pcmc.accel.cells.untimed import no_noise, refuse_generators
+from pcmc.accel.cells.cell import Devices, Float32, NoisePart, beyond, check_targets, make_stuck
+from pcmc.accel.cells.untimed import no_noise, refuse_streams
+from pcmc.accel.random import Normals, Stream
 from pcmc.errors import ChipError
 
 
@@ -31,6 +32,10 @@ class CapacitorCell:
     all the time, as in training. Inference with drift (here: the leak) on has to say when, `at_s` being
     milliseconds; without, a read finds the weight as written.
 
+    At another temperature T than 300 K tau is tau exp((Ea / k) (1 / T - 1 / 300 K)), Ea = `leak_ev`, by
+    default 0: no source gives it for this cell. (A leak by generation in depleted silicon, with about half
+    the gap of 1.12 eV, halves tau every 10 K; recalled, assumed.)
+
     What is left out: that g is not linear in the voltage, differences in tau, read noise (no fit at hand). A
     stuck cell conducts g_low or g_high.
     """
@@ -38,7 +43,7 @@ class CapacitorCell:
     spec: CapacitorCellSpec
 
     @property
-    def g_max(self) -> float:
+    def full_us(self) -> float:
         """The largest difference from the reference that both signs of a weight can have, in uS."""
         return self.spec.g_max_us
 
@@ -47,82 +52,67 @@ class CapacitorCell:
         """0: a capacitor can be read at once."""
         return 0.0
 
-    def program(
-        self,
-        weights: Float32,
-        unit_us: float,
-        rng: np.random.Generator | None,
-        stuck: np.random.Generator | None = None,
-    ) -> Devices:
-        """Program n cells to g - g_ref = weight * unit_us; Devices hold that difference as `g_plus`.
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """(): a cell and a shared reference are no pair of conductors of a weight's own."""
+        return ()
 
-        Args:
-            weights: [n], float32. Not changed.
-            unit_us: microsiemens of g - g_ref that stand for a weight of 1.
-            rng: the stream of the programming error, one uniform number per cell; None: exact targets.
-            stuck: the stream of stuck cells; None: none.
+    def program(self, target_us: Float32, rng: Stream | None, stuck: Stream | None = None) -> Devices:
+        """Program cells to g - g_ref = target; Devices hold that difference as `g_plus`.
 
-        Raises:
-            TypeError: `weights` is not a one-dimensional float32 array.
+        `rng` is the stream of the programming error, one uniform number per cell; see `Cell`.
         """
-        check_weights(weights)
+        check_targets(target_us)
         spec = self.spec
         low, high = spec.g_low_us - spec.g_reference_us, spec.g_high_us - spec.g_reference_us
-        g = weights * np.float32(unit_us)
+        g = target_us.copy()
         if rng is not None:
-            g += (rng.random(len(g), dtype=np.float32) - np.float32(0.5)) * np.float32(
-                (high - low) / spec.steps
-            )
+            step = np.float32((high - low) / spec.steps)
+            g += (rng.uniform(g.size).reshape(g.shape) - np.float32(0.5)) * step
         np.clip(g, np.float32(low), np.float32(high), out=g)
         if stuck is not None:
             make_stuck(g, spec.stuck_low_fraction, spec.stuck_high_fraction, low, high, stuck)
-        return Devices(g, np.empty(0, np.float32))
+        return Devices(g)
 
-    def read(
+    def age(
         self,
         devices: Devices,
-        unit_us: float,
-        rng: np.random.Generator | None,
         at_s: float | None = None,
-        drift: np.random.Generator | None = None,
+        noise: Normals | None = None,
+        drift: Stream | None = None,
         part: NoisePart = "all",
-    ) -> Float32:
-        """The weights (g - g_ref) / unit_us after `at_s` seconds of leak, [n] float32.
-
-        Args:
-            devices: n programmed cells. Not changed.
-            unit_us: as in `program`.
-            rng: must be None: there is no law of read noise here.
-            at_s: seconds since programming; None: 0.
-            drift: any generator switches the leak on; nothing is drawn from it. None: no leak.
-            part: no difference.
+    ) -> Devices:
+        """The differences after `at_s` seconds (None: 0) of leak, which any stream of `drift` switches on.
 
         Raises:
-            ChipError: `rng` is given, or `at_s` is no time.
+            ChipError: `noise` is given, of which there is no law, or `at_s` is no time.
         """
-        refuse_generators(self.spec.kind, rng, None)
+        refuse_streams(self.spec.kind, noise, None)
         at_s = 0.0 if at_s is None else at_s
         if not (math.isfinite(at_s) and at_s >= 0.0):
             raise ChipError(f"read at {at_s:g} s after programming: must be at least 0 s")
-        left = 1.0 if drift is None else math.exp(-at_s / self.spec.leak_tau_s)
-        return devices.g_plus * np.float32(left / unit_us)
+        if drift is None:
+            return devices
+        return Devices(devices.g_plus * np.float32(math.exp(-at_s / self.spec.leak_tau_now_s)))
+
+    def weights_us(self, devices: Devices) -> Float32:
+        """What is between g and g_ref of each cell in uS, as the read-only view that `devices` holds."""
+        return devices.g_plus
 
     def noise_variance(
         self,
         devices: Devices,
-        unit_us: float,
         at_s: float | None = None,
-        drift: np.random.Generator | None = None,
+        drift: Stream | None = None,
         part: NoisePart = "all",
     ) -> Float32:
-        """Zeros [n]: there is no law of read noise here."""
+        """Zeros: there is no law of read noise here."""
         return no_noise(devices)
 
-    def clipped(self, weights: Float32, unit_us: float) -> int:
-        """How many of the weights [n] are beyond the end of the range on their side."""
+    def clipped(self, target_us: Float32) -> int:
+        """How many of the targets are beyond the end of the range on their side."""
         spec = self.spec
-        up = (spec.g_high_us - spec.g_reference_us) / unit_us
-        down = (spec.g_reference_us - spec.g_low_us) / unit_us
-        return beyond(np.maximum(weights, np.float32(0.0)), up) + beyond(
-            np.minimum(weights, np.float32(0.0)), down
+        zero = np.float32(0.0)
+        return beyond(np.maximum(target_us, zero), spec.g_high_us - spec.g_reference_us) + beyond(
+            np.minimum(target_us, zero), spec.g_reference_us - spec.g_low_us
         )

@@ -1,10 +1,12 @@
 """What every cell can do, and what its devices hold."""
 
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pcmc.accel.random import Normals, Stream
 
 Float32 = NDArray[np.float32]
 
@@ -12,115 +14,146 @@ NoisePart: TypeAlias = Literal["all", "slow", "fast"]
 """Read noise: all of it, what is slower than a batch of reads, or what is faster."""
 
 
+def _nothing() -> Float32:
+    return np.empty(0, np.float32)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Devices:
-    """What the devices of n cells hold after programming, as read-only float32 arrays [n] or [n, pairs].
+    """What the devices of a block hold, as read-only float32 arrays [rows, cols] or [rows, cols, pairs].
 
     For conductive cells `g_plus` and `g_minus` are the conductances of each pair in uS; a cell of several
     pairs has a row of them. For cells that are not pairs (ideal, levels, capacitors) `g_plus` is what they
-    hold, and `g_minus` is empty.
+    hold, and `g_minus` is empty. `low` is what a capacitor beside a pair holds, (g - g_ref) in uS, right
+    after programming; it is empty where there is none.
     """
 
     g_plus: Float32
-    g_minus: Float32
+    g_minus: Float32 = field(default_factory=_nothing)
+    low: Float32 = field(default_factory=_nothing)
 
     def __post_init__(self) -> None:
-        for name in ("g_plus", "g_minus"):
+        for name in ("g_plus", "g_minus", "low"):
             view = getattr(self, name).view()
             view.flags.writeable = False
             object.__setattr__(self, name, view)
 
 
 class Cell(Protocol):
-    """One kind of cell; it keeps parameters, never state, so one object serves all cells of a chip."""
+    """One kind of cell; it keeps parameters, never state, so one object serves all cells of a chip.
+
+    Cells know no weights: a target is W in uS, what the read-out of a cell counts as one conductance, for
+    example F (G+ - G-). Whoever calls multiplies weights by the microsiemens that stand for a weight of 1
+    before `program`, and divides by them afterwards. The cells of one call are a block of a tile.
+    """
 
     @property
-    def g_max(self) -> float:
-        """Conductance of the largest weight in uS, so that significance * g_max / w_max is the scale."""
+    def full_us(self) -> float:
+        """W of the largest weight, in uS: F g_max for pairs of conductors."""
 
     @property
     def t0_s(self) -> float:
-        """When the first read takes place, in seconds since programming; no read is earlier."""
+        """When the first read takes place, in seconds since programming."""
 
-    def program(
-        self,
-        weights: Float32,
-        unit_us: float,
-        rng: np.random.Generator | None,
-        stuck: np.random.Generator | None = None,
-    ) -> Devices:
-        """Program n cells from their erased state.
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """W = sum over k of gains[k] (g_plus[..., k] - g_minus[..., k]); () for cells that are no pairs."""
+
+    def program(self, target_us: Float32, rng: Stream | None, stuck: Stream | None = None) -> Devices:
+        """Program a block of cells from their erased state.
 
         Args:
-            weights: [n], float32. Not changed.
-            unit_us: microsiemens of W = F (G+ - G-) that stand for a weight of 1: F * g_max / w_max.
+            target_us: [rows, cols], float32: W of each cell. Not changed.
             rng: the stream of the programming error; None programs the targets exactly.
             stuck: the stream that says which devices are stuck, the same at each programming of a chip; None:
                 none are.
+
+        Returns:
+            Devices [rows, cols], or [rows, cols, pairs].
+
+        Raises:
+            TypeError: `target_us` is not a two-dimensional float32 array.
         """
 
-    def read(
+    def age(
         self,
         devices: Devices,
-        unit_us: float,
-        rng: np.random.Generator | None,
         at_s: float | None = None,
-        drift: np.random.Generator | None = None,
+        noise: Normals | None = None,
+        drift: Stream | None = None,
         part: NoisePart = "all",
-    ) -> Float32:
-        """The weights that a read-out finds, [n] float32; possibly a read-only view of `devices`.
+    ) -> Devices:
+        """The devices as reads at a time find them; `devices` itself where nothing changes.
 
         Args:
-            devices: n programmed cells.
-            unit_us: as in `program`.
-            rng: the stream of the frozen read noise, one draw per device; None reads without noise.
+            devices: programmed cells. Not changed.
             at_s: seconds since programming; None: t0_s.
+            noise: the stream of the frozen read noise, one draw per device; None: no noise.
             drift: the stream of the devices' drift, the same at each read of a programming; None: no drift.
             part: which part of the noise is frozen: "all", or "slow" where the rest is added at each read.
+
+        Raises:
+            ChipError: a time that no law covers, or noise or drift that the cell has no law of.
         """
+
+    def weights_us(self, devices: Devices) -> Float32:
+        """W of each cell in uS, [rows, cols] float32; possibly a read-only view of `devices`."""
 
     def noise_variance(
         self,
         devices: Devices,
-        unit_us: float,
         at_s: float | None = None,
-        drift: np.random.Generator | None = None,
+        drift: Stream | None = None,
         part: NoisePart = "all",
     ) -> Float32:
-        """Variance of each weight from read to read, [n] float32: of all noise, or of the slow or fast part.
+        """Variance of W from read to read in uS^2, [rows, cols] float32, of a part of the noise.
 
-        The variances of "slow" and "fast" add up to that of "all". Arguments as in `read`, with the same
-        stream of drift.
+        The variances of "slow" and "fast" add up to that of "all". Arguments as in `age`, `devices` as they
+        were programmed, with the same stream of drift.
         """
 
-    def clipped(self, weights: Float32, unit_us: float) -> int:
-        """How many of the weights [n] are beyond the range of a cell, and are programmed to its end."""
+    def clipped(self, target_us: Float32) -> int:
+        """How many of the targets are beyond the range of a cell, and are programmed to its end."""
 
 
-def check_weights(weights: Float32) -> None:
-    """TypeError if `weights` is not a one-dimensional float32 array."""
-    if weights.dtype != np.float32 or weights.ndim != 1:
-        raise TypeError(f"weights must be float32 [n], not {weights.dtype} {list(weights.shape)}")
+@runtime_checkable
+class PairCell(Cell, Protocol):
+    """A cell of pairs of conductors, which knows the noise of each."""
+
+    def device_variances(
+        self,
+        devices: Devices,
+        at_s: float | None = None,
+        drift: Stream | None = None,
+        part: NoisePart = "all",
+    ) -> tuple[Float32, Float32]:
+        """sigma_read^2 of each G+ and of each G-, in uS^2; as `noise_variance`."""
 
 
-def beyond(weights: Float32, limit: float) -> int:
-    """How many weights are larger than `limit` in magnitude, by more than rounding."""
-    return int(np.count_nonzero(np.abs(weights) > np.float32(limit * (1 + 2**-22))))
+def check_targets(target_us: Float32) -> None:
+    """TypeError if `target_us` is not a two-dimensional float32 array."""
+    if target_us.dtype != np.float32 or target_us.ndim != 2:
+        raise TypeError(
+            f"targets must be float32 [rows, cols], not {target_us.dtype} {list(target_us.shape)}"
+        )
 
 
-def make_stuck(
-    g: Float32, low: float, high: float, g_low_us: float, g_high_us: float, rng: np.random.Generator
-) -> None:
+def beyond(target_us: Float32, limit: float) -> int:
+    """How many targets are larger than `limit` in magnitude, by more than rounding."""
+    return int(np.count_nonzero(np.abs(target_us) > np.float32(limit * (1 + 2**-22))))
+
+
+def make_stuck(g: Float32, low: float, high: float, g_low_us: float, g_high_us: float, rng: Stream) -> None:
     """Put the stuck devices of an array to their levels, in place.
 
     Args:
-        g: [n] programmed conductances; overwritten where a device is stuck.
+        g: programmed conductances; overwritten where a device is stuck.
         low: the share of devices stuck at `g_low_us`.
         high: the share of devices stuck at `g_high_us`.
         g_low_us: the lower level.
         g_high_us: the upper level.
         rng: one uniform number is drawn per device, in order.
     """
-    u = rng.random(len(g), dtype=np.float32)
+    u = rng.uniform(g.size).reshape(g.shape)
     g[u < np.float32(low)] = np.float32(g_low_us)
     g[u >= np.float32(1.0 - high)] = np.float32(g_high_us)

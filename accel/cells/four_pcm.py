@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcmc.accel.cell_specs import FourPcmCellSpec
-from pcmc.accel.cells.cell import Devices, Float32, beyond, check_weights
+from pcmc.accel.cells.cell import Devices, Float32, beyond, check_targets
 from pcmc.accel.cells.pcm_pair import PcmPairCell, write_pair
+from pcmc.accel.random import Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +38,16 @@ class FourPcmCell(PcmPairCell):
         """What a microsiemens of the high and of the low pair counts in W: F and 1."""
         return (self.spec.significance, 1.0)
 
-    def program(
-        self,
-        weights: Float32,
-        unit_us: float,
-        rng: np.random.Generator | None,
-        stuck: np.random.Generator | None = None,
-    ) -> Devices:
-        """Program n cells, as the class says: Devices of [n, 2], high and low. Arguments as in `PcmPairCell`.
-
-        Raises:
-            TypeError: `weights` is not a one-dimensional float32 array.
-        """
-        check_weights(weights)
+    def program(self, target_us: Float32, rng: Stream | None, stuck: Stream | None = None) -> Devices:
+        """Program the high pairs, then the low ones, as the class says: Devices of [rows, cols, 2]."""
+        check_targets(target_us)
         significance = np.float32(self.spec.significance)
-        whole = weights * np.float32(unit_us)
-        high_plus, high_minus = write_pair(whole / significance, self.spec, rng, stuck)
+        high_plus, high_minus = write_pair(target_us / significance, self.spec, rng, stuck)
         low_plus, low_minus = write_pair(
-            whole - significance * (high_plus - high_minus), self.spec, rng, stuck
+            target_us - significance * (high_plus - high_minus), self.spec, rng, stuck
         )
-        return Devices(np.stack([high_plus, low_plus], axis=1), np.stack([high_minus, low_minus], axis=1))
+        return Devices(np.stack([high_plus, low_plus], axis=2), np.stack([high_minus, low_minus], axis=2))
 
-    def clipped(self, weights: Float32, unit_us: float) -> int:
-        """How many of the weights [n] are beyond what high and low pair reach together."""
-        return beyond(weights, (self.spec.significance + 1.0) * self.g_max / unit_us)
+    def clipped(self, target_us: Float32) -> int:
+        """How many of the targets are beyond what high and low pair reach together."""
+        return beyond(target_us, (self.spec.significance + 1.0) * self.spec.g_max_us)

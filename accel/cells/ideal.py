@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from pcmc.accel.cell_specs import IdealCellSpec
-from pcmc.accel.cells.cell import Devices, Float32, NoisePart, check_weights
+from pcmc.accel.cells.cell import Devices, Float32, NoisePart, check_targets
 from pcmc.accel.cells.untimed import no_noise
+from pcmc.accel.random import Normals, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,53 +15,50 @@ class IdealCell:
     spec: IdealCellSpec
 
     @property
-    def g_max(self) -> float:
+    def full_us(self) -> float:
         """1: an ideal cell has no conductance, and a full scale of one unit."""
-        return self.spec.g_max_us
+        return 1.0
 
     @property
     def t0_s(self) -> float:
         """0: an ideal cell knows no time."""
         return 0.0
 
-    def program(
-        self,
-        weights: Float32,
-        unit_us: float,
-        rng: np.random.Generator | None,
-        stuck: np.random.Generator | None = None,
-    ) -> Devices:
-        """Devices whose `g_plus` is a read-only view of `weights` [n]; the other arguments are not used.
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """(): no conductors, and so no wires."""
+        return ()
 
-        Raises:
-            TypeError: `weights` is not a one-dimensional float32 array.
-        """
-        check_weights(weights)
-        return Devices(weights, np.empty(0, np.float32))
+    def program(self, target_us: Float32, rng: Stream | None, stuck: Stream | None = None) -> Devices:
+        """Devices whose `g_plus` is a read-only view of the targets; the other arguments are not used."""
+        check_targets(target_us)
+        return Devices(target_us)
 
-    def read(
+    def age(
         self,
         devices: Devices,
-        unit_us: float,
-        rng: np.random.Generator | None,
         at_s: float | None = None,
-        drift: np.random.Generator | None = None,
+        noise: Normals | None = None,
+        drift: Stream | None = None,
         part: NoisePart = "all",
-    ) -> Float32:
-        """The weights, as the read-only view that `devices` holds; the other arguments are not used."""
+    ) -> Devices:
+        """`devices`; the other arguments are not used."""
+        return devices
+
+    def weights_us(self, devices: Devices) -> Float32:
+        """The weights, as the read-only view that `devices` holds."""
         return devices.g_plus
 
     def noise_variance(
         self,
         devices: Devices,
-        unit_us: float,
         at_s: float | None = None,
-        drift: np.random.Generator | None = None,
+        drift: Stream | None = None,
         part: NoisePart = "all",
     ) -> Float32:
-        """Zeros [n]: an ideal cell has no noise."""
+        """Zeros: an ideal cell has no noise."""
         return no_noise(devices)
 
-    def clipped(self, weights: Float32, unit_us: float) -> int:
+    def clipped(self, target_us: Float32) -> int:
         """0: an ideal cell has no range."""
         return 0

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcmc.accel.cell_specs import LevelCellSpec
-from pcmc.accel.cells.cell import Devices, Float32, NoisePart, beyond, check_weights, make_stuck
-from pcmc.accel.cells.untimed import no_noise, refuse_generators
+from pcmc.accel.cells.cell import Devices, Float32, NoisePart, beyond, check_targets, make_stuck
+from pcmc.accel.cells.untimed import no_noise, refuse_streams
+from pcmc.accel.random import Normals, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,14 +16,15 @@ class LevelCell:
 
     For weights in bits of SRAM, and for memristors that are trusted to hold their levels, as ISAAC and PUMA
     assume: bits in slices over several columns (16 bits as eight times two) are one cell here, and a chip's
-    `tile.cols` counts weights. There is no error, noise or drift. A stuck cell is at -L or L.
+    `tile.cols` counts weights. A level takes the place of a microsiemens. There is no error, noise or drift.
+    A stuck cell is at -L or L.
     """
 
     spec: LevelCellSpec
 
     @property
-    def g_max(self) -> float:
-        """The largest level, L; a level takes the place of a microsiemens."""
+    def full_us(self) -> float:
+        """The largest level, L."""
         return self.spec.g_max_us
 
     @property
@@ -30,61 +32,48 @@ class LevelCell:
         """0: levels know no time."""
         return 0.0
 
-    def program(
-        self,
-        weights: Float32,
-        unit_us: float,
-        rng: np.random.Generator | None,
-        stuck: np.random.Generator | None = None,
-    ) -> Devices:
-        """Round n weights to their levels; Devices hold them as `g_plus`.
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """(): no conductors, and so no wires."""
+        return ()
 
-        Args:
-            weights: [n], float32. Not changed.
-            unit_us: levels that stand for a weight of 1: L / w_max.
-            rng: not used: levels are exact.
-            stuck: the stream of stuck cells; None: none.
-
-        Raises:
-            TypeError: `weights` is not a one-dimensional float32 array.
-        """
-        check_weights(weights)
-        level = np.rint(weights * np.float32(unit_us))
-        np.clip(level, np.float32(-self.g_max), np.float32(self.g_max), out=level)
+    def program(self, target_us: Float32, rng: Stream | None, stuck: Stream | None = None) -> Devices:
+        """Round targets to their levels; Devices hold them as `g_plus`. `rng` is not used."""
+        check_targets(target_us)
+        level = np.rint(target_us)
+        np.clip(level, np.float32(-self.full_us), np.float32(self.full_us), out=level)
         if stuck is not None:
             spec = self.spec
             low, high = spec.stuck_low_fraction, spec.stuck_high_fraction
-            make_stuck(level, low, high, -self.g_max, self.g_max, stuck)
-        return Devices(level, np.empty(0, np.float32))
+            make_stuck(level, low, high, -self.full_us, self.full_us, stuck)
+        return Devices(level)
 
-    def read(
+    def age(
         self,
         devices: Devices,
-        unit_us: float,
-        rng: np.random.Generator | None,
         at_s: float | None = None,
-        drift: np.random.Generator | None = None,
+        noise: Normals | None = None,
+        drift: Stream | None = None,
         part: NoisePart = "all",
-    ) -> Float32:
-        """The weights level / unit_us, [n] float32; `at_s` and `part` make no difference.
+    ) -> Devices:
+        """`devices`: levels do not change. ChipError if noise or drift is asked for."""
+        refuse_streams(self.spec.kind, noise, drift)
+        return devices
 
-        Raises:
-            ChipError: noise or drift is asked for: there is none here.
-        """
-        refuse_generators(self.spec.kind, rng, drift)
-        return devices.g_plus / np.float32(unit_us)
+    def weights_us(self, devices: Devices) -> Float32:
+        """The levels, as the read-only view that `devices` holds."""
+        return devices.g_plus
 
     def noise_variance(
         self,
         devices: Devices,
-        unit_us: float,
         at_s: float | None = None,
-        drift: np.random.Generator | None = None,
+        drift: Stream | None = None,
         part: NoisePart = "all",
     ) -> Float32:
-        """Zeros [n]: there is no read noise here."""
+        """Zeros: there is no read noise here."""
         return no_noise(devices)
 
-    def clipped(self, weights: Float32, unit_us: float) -> int:
-        """How many of the weights [n] are beyond the largest level."""
-        return beyond(weights, self.g_max / unit_us)
+    def clipped(self, target_us: Float32) -> int:
+        """How many of the targets are beyond the largest level."""
+        return beyond(target_us, self.full_us)

@@ -19,30 +19,52 @@ whose integral is the logarithm above. Cut at the frequency 1 / split, it has tw
     slow: G(t)^2 Q^2 ln((t + t_read) / split)         the same for all reads of a batch
     fast: G(t)^2 Q^2 ln(split / (2 t_read))           another one at each read
 
+Conduction is thermally activated. At a temperature T other than that of the fits, T0 = 300 K (assumed: the
+source states none), what is read is multiplied, after drift, by
+
+    exp(-(Ea(x) / k) (1 / T - 1 / T0)),   Ea(x) = Ea_reset + (Ea_set - Ea_reset) min(x, 1)
+
+and 1/f noise, being proportional to G(t), with it. Ea is 0 unless a chip file gives it; nu stays as it is
+(Khan et al.: 0.07 to 0.11 from 125 to 300 K). That Ea falls linearly in G is assumed.
+
 nu and Q belong to the programmed value, as here, or (nu in aihwkit) to the target: the two differ by
 sigma_prog, over which mu changes by less than 0.003 above 5 uS. nu is not stored: its stream draws it again.
 
-What is left out: anything earlier than t0; temperature. A read-out some seconds after programming already
+What is left out: anything earlier than t0. A read-out some seconds after programming already
 holds some slow noise, so programming error and read noise together count a part of it twice, as the peers do.
 """
 
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
-from pcmc.accel.cell_specs import PcmCellSpec
+from pcmc.accel.cell_specs import BOLTZMANN_EV_PER_K, FIT_TEMPERATURE_K, PcmCellSpec
 from pcmc.accel.cells.cell import Float32, NoisePart
+from pcmc.accel.random import Normals, Stream
 from pcmc.errors import ChipError
 
-_CHUNK = 65_536
+_CHUNK = 16_384
 """Devices handled at a time, so that temporary arrays stay in the cache whatever the size of the network."""
 
 _LEAST_X = np.float32(1e-30)
 """Stands in for x = 0, whose logarithm is none; all laws are long at their limits there."""
 
 
-def add_programming_error(g: Float32, spec: PcmCellSpec, rng: np.random.Generator) -> None:
+class OneOverF(Protocol):
+    """What the spectrum of 1/f noise depends on."""
+
+    @property
+    def t_read_s(self) -> float:
+        """Integration time of the read."""
+
+    @property
+    def read_noise_split_s(self) -> float:
+        """Where the slow part of the noise ends and the fast one begins."""
+
+
+def add_programming_error(g: Float32, spec: PcmCellSpec, rng: Stream) -> None:
     """Turn targets into programmed conductances, in place: g + sigma_prog(g) N(0, 1), clipped at 0.
 
     A target of 0, a device left at RESET, errs as any other with sigma_prog(0). Such errors are half clipped
@@ -58,9 +80,7 @@ def add_programming_error(g: Float32, spec: PcmCellSpec, rng: np.random.Generato
         _add_noise(part, _polynomial(spec.programming_error_us, x), rng)
 
 
-def add_read_noise(
-    g: Float32, spec: PcmCellSpec, rng: np.random.Generator, at_s: float, part: NoisePart = "all"
-) -> None:
+def add_read_noise(g: Float32, spec: PcmCellSpec, rng: Normals, at_s: float, part: NoisePart = "all") -> None:
     """Turn programmed conductances into those that a read at `at_s` finds without drift; see `age`."""
     age(g, spec, at_s, rng, None, part)
 
@@ -69,8 +89,8 @@ def age(
     g: Float32,
     spec: PcmCellSpec,
     at_s: float,
-    noise: np.random.Generator | None,
-    drift: np.random.Generator | None,
+    noise: Normals | None,
+    drift: Stream | None,
     part: NoisePart = "all",
 ) -> None:
     """Turn programmed conductances into those that a read at `at_s` finds, in place, clipped at 0.
@@ -85,10 +105,10 @@ def age(
     """
     spread = np.float32(math.sqrt(noise_spectrum(spec, at_s, part)))
     for devices in _chunks(g):
-        x = devices / np.float32(spec.g_max_fit_us)
-        sigma = None if noise is None else _noise_amplitude(devices, x, spec)
+        x, log_x = _relative(devices, spec)
+        sigma = None if noise is None else _noise_amplitude(devices, x, log_x, spec)
         if drift is not None:
-            factor = drift_factor(x, spec, at_s, drift)
+            factor = drift_factor(x, spec, at_s, drift, log_x)
             devices *= factor
             if sigma is not None:
                 sigma *= factor
@@ -102,7 +122,7 @@ def noise_variance(
     spec: PcmCellSpec,
     at_s: float,
     part: NoisePart = "all",
-    drift: np.random.Generator | None = None,
+    drift: Stream | None = None,
 ) -> Float32:
     """Variance of the read noise of each device in uS^2, [n]: sigma_read^2, or the slow or fast part of it.
 
@@ -118,16 +138,16 @@ def noise_variance(
     variance = np.empty_like(g)
     spectrum = np.float32(noise_spectrum(spec, at_s, part))
     for devices, out in zip(_chunks(g), _chunks(variance), strict=True):
-        x = devices / np.float32(spec.g_max_fit_us)
-        sigma = _noise_amplitude(devices, x, spec)
+        x, log_x = _relative(devices, spec)
+        sigma = _noise_amplitude(devices, x, log_x, spec)
         if drift is not None:
-            sigma *= drift_factor(x, spec, at_s, drift)
+            sigma *= drift_factor(x, spec, at_s, drift, log_x)
         np.square(sigma, out=out)
         out *= spectrum
     return variance
 
 
-def noise_spectrum(spec: PcmCellSpec, at_s: float, part: NoisePart) -> float:
+def noise_spectrum(spec: OneOverF, at_s: float, part: NoisePart) -> float:
     """The integral of 1/f over the frequencies of a part of the noise, which multiplies (G(t) Q)^2.
 
     "slow" runs from 1 / (t + t_read) to 1 / split, "fast" from there to 1 / (2 t_read), "all" from end to
@@ -140,26 +160,55 @@ def noise_spectrum(spec: PcmCellSpec, at_s: float, part: NoisePart) -> float:
     return math.log(upper / lower)
 
 
-def drift_factor(x: Float32, spec: PcmCellSpec, at_s: float, rng: np.random.Generator) -> Float32:
-    """(t / t0)^-nu of each device, [n], with nu drawn from its law at x = G / g_max_fit.
+def changes(spec: PcmCellSpec, at_s: float) -> bool:
+    """Whether devices with drift conduct otherwise at `at_s` than as programmed: after t0, or off 300 K."""
+    return at_s > spec.t0_s or _is_activated(spec)
+
+
+def drift_factor(
+    x: Float32, spec: PcmCellSpec, at_s: float, rng: Stream, log_x: Float32 | None = None
+) -> Float32:
+    """(t / t0)^-nu of each device, [n], with nu drawn from its law at x = G / g_max_fit; times the factor of
+    the temperature.
 
     Args:
         x: [n] programmed conductances, relative to `g_max_fit_us`. Not changed.
-        spec: the coefficients; it must have a law of drift.
+        spec: the coefficients; it must have a law of drift, or activation energies.
         at_s: seconds since programming.
-        rng: one normal number is drawn per device, in order.
+        rng: one normal number is drawn per device, in order, where there is a law of drift.
+        log_x: ln x, where the caller has it already. Not changed.
     """
-    nu = rng.standard_normal(len(x), dtype=np.float32)
-    log_x = np.log(np.maximum(x, _LEAST_X))
-    nu *= law_of(x, spec.drift_deviation, spec.drift_deviation_above, log_x)
-    nu += law_of(x, spec.drift_mean, spec.drift_mean_above, log_x)
-    np.abs(nu, out=nu)
-    nu *= np.float32(-math.log(at_s / spec.t0_s))
-    return np.exp(nu, out=nu)
+    if not spec.drift_mean:
+        exponent = np.zeros_like(x)
+    else:
+        if log_x is None:
+            log_x = np.log(np.maximum(x, _LEAST_X))
+        exponent = rng.normal(len(x))
+        exponent *= law_of(x, spec.drift_deviation, spec.drift_deviation_above, log_x)
+        exponent += law_of(x, spec.drift_mean, spec.drift_mean_above, log_x)
+        np.abs(exponent, out=exponent)
+        exponent *= np.float32(-math.log(at_s / spec.t0_s))
+    if _is_activated(spec):
+        exponent += thermal_exponent(x, spec)
+    return np.exp(exponent, out=exponent)
+
+
+def thermal_exponent(x: Float32, spec: PcmCellSpec) -> Float32:
+    """-(Ea(x) / k) (1 / T - 1 / T0) of each device, [n], at x = G / g_max_fit; held at -80 as all is 0 there.
+
+    Args:
+        x: [n] programmed conductances, relative to `g_max_fit_us`. Not changed.
+        spec: the activation energies and the temperature.
+    """
+    per_ev = -(1 / spec.temperature_k - 1 / FIT_TEMPERATURE_K) / BOLTZMANN_EV_PER_K
+    exponent = np.minimum(x, np.float32(1.0))
+    exponent *= np.float32((spec.activation_set_ev - spec.activation_reset_ev) * per_ev)
+    exponent += np.float32(spec.activation_reset_ev * per_ev)
+    return np.maximum(exponent, np.float32(-80.0), out=exponent)
 
 
 def mean_drift(g_us: float, spec: PcmCellSpec, at_s: float) -> float:
-    """The mean of (t / t0)^-nu over devices programmed to `g_us`, exactly.
+    """The mean of (t / t0)^-nu over devices programmed to `g_us`, exactly, times the factor of temperature.
 
     With L = ln(t / t0) and nu = |N(m, s)|, the mean of exp(-L nu) is
 
@@ -175,11 +224,12 @@ def mean_drift(g_us: float, spec: PcmCellSpec, at_s: float) -> float:
     m = float(law_of(x, spec.drift_mean, spec.drift_mean_above)[0])
     s = float(law_of(x, spec.drift_deviation, spec.drift_deviation_above)[0])
     span = math.log(at_s / spec.t0_s)
+    warm = math.exp(float(thermal_exponent(x, spec)[0]))
     if s == 0.0:
-        return math.exp(-span * m)
+        return warm * math.exp(-span * m)
     below = math.exp(-span * m) * _normal_cdf(m / s - span * s)
     above = math.exp(span * m) * _normal_cdf(-m / s - span * s)
-    return math.exp(span**2 * s**2 / 2) * (below + above)
+    return warm * math.exp(span**2 * s**2 / 2) * (below + above)
 
 
 def law_of(
@@ -214,12 +264,27 @@ def check_read_time(spec: PcmCellSpec, at_s: float) -> None:
         )
 
 
-def _noise_amplitude(g: Float32, x: Float32, spec: PcmCellSpec) -> Float32:
+def _relative(g: Float32, spec: PcmCellSpec) -> tuple[Float32, Float32]:
+    """Relative conductance x = G / g_max_fit, and ln x, [n]."""
+    x = g / np.float32(spec.g_max_fit_us)
+    log_x = np.maximum(x, _LEAST_X)
+    return x, np.log(log_x, out=log_x)
+
+
+def _is_activated(spec: PcmCellSpec) -> bool:
+    return spec.temperature_k != FIT_TEMPERATURE_K and spec.activation_reset_ev + spec.activation_set_ev > 0
+
+
+def _noise_amplitude(g: Float32, x: Float32, log_x: Float32, spec: PcmCellSpec) -> Float32:
     """G Q(x) in uS, [n]; `x` is G / g_max_fit."""
     if spec.read_noise_law:
-        return g * law_of(x, spec.read_noise_law, spec.read_noise_law_above)
-    # G x^b is written as g_max_fit x^(1 + b), which is 0 at G = 0 as it should be.
-    sigma: Float32 = np.power(x, np.float32(1.0 + spec.read_noise_exponent))
+        amplitude = law_of(x, spec.read_noise_law, spec.read_noise_law_above, log_x)
+        amplitude *= g
+        return amplitude
+    # G x^b is written as g_max_fit x^(1 + b): the smaller of it and G q is 0 at G = 0, as it should be. By
+    # exp and ln, which numpy does in half the time of a power.
+    sigma = log_x * np.float32(1.0 + spec.read_noise_exponent)
+    np.exp(sigma, out=sigma)
     sigma *= np.float32(spec.read_noise_scale * spec.g_max_fit_us)
     np.minimum(sigma, g * np.float32(spec.read_noise_max), out=sigma)
     return sigma
@@ -234,9 +299,9 @@ def _polynomial(coefficients: tuple[float, ...], x: Float32) -> Float32:
     return value
 
 
-def _add_noise(g: Float32, sigma: Float32, rng: np.random.Generator) -> None:
+def _add_noise(g: Float32, sigma: Float32, rng: Normals) -> None:
     """Make g + sigma N(0, 1), clipped at 0, of `g` in place; `sigma` is overwritten too."""
-    sigma *= rng.standard_normal(len(g), dtype=np.float32)
+    sigma *= rng.normal(len(g))
     g += sigma
     np.maximum(g, np.float32(0.0), out=g)
 

@@ -1,107 +1,221 @@
 """The cell "rram": a differential pair of filamentary resistive devices."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from pcmc.accel.cell_specs import RramCellSpec
-from pcmc.accel.cells.cell import Devices, Float32, NoisePart, beyond, check_weights, make_stuck
-from pcmc.accel.cells.untimed import no_noise, refuse_generators
+from pcmc.accel.cells.cell import Devices, Float32, NoisePart, beyond, check_targets, make_stuck
+from pcmc.accel.cells.pcm import noise_spectrum
+from pcmc.accel.random import Normals, Stream
+from pcmc.errors import ChipError
 
 
 @dataclass(frozen=True, slots=True)
 class RramCell:
-    """W = G+ - G-, both devices between g_min and g_max; the erased one stays at g_min.
+    """W = G+ - G-, both devices between g_min and g_max; the erased one stays at g_min. G in uS, t in s.
 
-    The error of closed-loop writing is Gaussian, with a polynomial in the target G in uS:
+    The error of closed-loop writing is Gaussian, with a polynomial in the target G:
 
         sigma(G) = c0 + c1 G + c2 G^2 + c3 G^3
 
-    and conductances are clipped at 0. neurram has c = 1.053, 0.2374, -1.167e-2, 1.536e-4, fitted up to 39.26
-    uS: CrossSim's model of the devices of Wan et al., Nature 608 (2022). At g_min = 1 uS that is 1.28 uS.
+    neurram has c = 1.053, 0.2374, -1.167e-2, 1.536e-4, fitted up to 39.26 uS: CrossSim's model of the devices
+    of Wan et al., Nature 608 (2022). At g_min = 1 uS that is 1.28 uS.
 
-    What is left out, since no fit of it was at hand: read noise, and change in time after programming (what
-    there is of it, is in the fit). A stuck device conducts g_min or g_max.
+    **In time**, two laws have been published; both are the effect "drift", and begin with the first read at
+    t0. Either the whole error at some times t_k, the one of programming included, as polynomials in x = G /
+    g_max_fit (Wan et al., as fitted in aihwkit, inference/noise/reram.py):
+
+        G(t) = target + sigma_t(x) N(0, 1),   sigma_t(x) = c0 + c1 x + c2 x^2 + ...
+
+    where coefficients are interpolated linearly in ln t between the times (assumed; aihwkit has the times
+    alone), and other times are refused. Such a cell has no other programming error. Or a relaxation that does
+    not depend on G, on top of the programming error (Falcone et al., CMO/HfOx, in the same file):
+
+        G(t) = G + m0 + m1 ln t + (s0 + s1 ln t) N(0, 1)
+
+    The normal number is a device's own, and the same at all times: aihwkit draws another one for each time.
+    It is drawn again for each read, and stored nowhere.
+
+    **Read noise** (same file, CMO/HfOx), 1/f as in `pcmc.accel.cells.pcm`, with its slow and fast part:
+
+        sigma_read = K log10(G(t) / uS) sqrt(ln((t + t_read) / (2 t_read))),   0 below 1 uS
+
+    Conductances are clipped at 0, or in reads to [g_min, g_max] where `stays_in_range` is set. A stuck device
+    is written to g_min or g_max whatever its target, and relaxes as others do. Streams are drawn for all G+
+    first, then for all G-.
     """
 
     spec: RramCellSpec
 
     @property
-    def g_max(self) -> float:
+    def full_us(self) -> float:
         """The difference of conductance of the largest weight, g_max_us - g_min_us."""
         return self.spec.g_max_us - self.spec.g_min_us
 
     @property
     def t0_s(self) -> float:
-        """0: these statistics know no time."""
-        return 0.0
+        """When the first read takes place, in seconds since programming; 0 where no law knows time."""
+        return self.spec.t0_s
 
-    def program(
-        self,
-        weights: Float32,
-        unit_us: float,
-        rng: np.random.Generator | None,
-        stuck: np.random.Generator | None = None,
-    ) -> Devices:
-        """Program n pairs, one device to g_min + |weight| * unit_us, the other to g_min.
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """One pair."""
+        return (1.0,)
 
-        Args:
-            weights: [n], float32. Not changed.
-            unit_us: microsiemens of G+ - G- that stand for a weight of 1.
-            rng: the stream of the programming error, first for all G+, then for all G-; None: exact targets.
-            stuck: the stream of stuck devices, in the same order; None: none.
+    def program(self, target_us: Float32, rng: Stream | None, stuck: Stream | None = None) -> Devices:
+        """Program pairs, one device to g_min + |target|, the other to g_min; see `Cell`.
 
         Raises:
-            TypeError: `weights` is not a one-dimensional float32 array.
+            ChipError: `rng` is given, and the error of programming is part of that at the first read.
         """
-        check_weights(weights)
+        check_targets(target_us)
         spec, written = self.spec, []
-        target = weights * np.float32(unit_us)
-        for g in (target, -target):
-            np.clip(g, np.float32(0.0), np.float32(self.g_max), out=g)
+        self._check_law("programming_error", rng)
+        for g in (target_us.copy(), -target_us):
+            np.clip(g, np.float32(0.0), np.float32(self.full_us), out=g)
             g += np.float32(spec.g_min_us)
             if rng is not None:
-                sigma = np.polynomial.polynomial.polyval(
-                    g, np.array(spec.programming_error_us, np.float32)
-                ).astype(np.float32, copy=False)
-                g += sigma * rng.standard_normal(len(g), dtype=np.float32)
-                np.maximum(g, np.float32(0.0), out=g)
+                _err(g, _polynomial(spec.programming_error_us, g), rng)
             if stuck is not None:
                 low, high = spec.stuck_low_fraction, spec.stuck_high_fraction
                 make_stuck(g, low, high, spec.g_min_us, spec.g_max_us, stuck)
             written.append(g)
         return Devices(written[0], written[1])
 
-    def read(
+    def age(
         self,
         devices: Devices,
-        unit_us: float,
-        rng: np.random.Generator | None,
         at_s: float | None = None,
-        drift: np.random.Generator | None = None,
+        noise: Normals | None = None,
+        drift: Stream | None = None,
         part: NoisePart = "all",
-    ) -> Float32:
-        """The weights (G+ - G-) / unit_us, [n] float32; `at_s` and `part` make no difference.
+    ) -> Devices:
+        """Conductances as reads at `at_s` find them; see `Cell`. There is drift at t0_s already.
 
         Raises:
-            ChipError: noise or drift is asked for: there is no law of them here.
+            ChipError: `at_s` is before t0_s, or not between the times of a table; or noise or drift that the
+                cell has no law of.
         """
-        refuse_generators(self.spec.kind, rng, drift)
-        weights = devices.g_plus - devices.g_minus
-        weights /= np.float32(unit_us)
-        return weights
+        at_s = self._time(at_s, noise, drift)
+        if noise is None and drift is None:
+            return devices
+        aged = []
+        for programmed in (devices.g_plus, devices.g_minus):
+            g = self._relaxed(programmed, at_s, drift)
+            if noise is not None:
+                sigma = self._noise_amplitude(g)
+                sigma *= np.float32(math.sqrt(noise_spectrum(self.spec, at_s, part)))
+                _err(g, sigma, noise)
+            if self.spec.stays_in_range:
+                np.clip(g, np.float32(self.spec.g_min_us), np.float32(self.spec.g_max_us), out=g)
+            aged.append(g)
+        return Devices(aged[0], aged[1])
+
+    def weights_us(self, devices: Devices) -> Float32:
+        """G+ - G- of each cell, in uS."""
+        return devices.g_plus - devices.g_minus
 
     def noise_variance(
         self,
         devices: Devices,
-        unit_us: float,
         at_s: float | None = None,
-        drift: np.random.Generator | None = None,
+        drift: Stream | None = None,
         part: NoisePart = "all",
     ) -> Float32:
-        """Zeros [n]: there is no read noise here."""
-        return no_noise(devices)
+        """Variance of W from read to read in uS^2, that of both devices; zeros without a law. As `age`."""
+        if not self.spec.read_noise_log_us:
+            return np.zeros(devices.g_plus.shape, np.float32)
+        plus, minus = self.device_variances(devices, at_s, drift, part)
+        plus += minus
+        return plus
 
-    def clipped(self, weights: Float32, unit_us: float) -> int:
-        """How many of the weights [n] ask for more than `g_max`."""
-        return beyond(weights, self.g_max / unit_us)
+    def device_variances(
+        self,
+        devices: Devices,
+        at_s: float | None = None,
+        drift: Stream | None = None,
+        part: NoisePart = "all",
+    ) -> tuple[Float32, Float32]:
+        """sigma_read^2 of each G+ and of each G-, in uS^2; as `noise_variance`."""
+        at_s = self._time(at_s, None, drift)
+        spectrum = (
+            np.float32(noise_spectrum(self.spec, at_s, part)) if self.spec.t_read_s else np.float32(0.0)
+        )
+        found = []
+        for programmed in (devices.g_plus, devices.g_minus):
+            variance = np.square(self._noise_amplitude(self._relaxed(programmed, at_s, drift)))
+            variance *= spectrum
+            found.append(variance)
+        return found[0], found[1]
+
+    def clipped(self, target_us: Float32) -> int:
+        """How many of the targets are beyond `full_us`."""
+        return beyond(target_us, self.full_us)
+
+    def _relaxed(self, programmed: Float32, at_s: float, drift: Stream | None) -> Float32:
+        """A copy of programmed conductances, as time has changed them; clipped at 0."""
+        spec, g = self.spec, programmed.copy()
+        if drift is None:
+            return g
+        if spec.error_times_s:
+            sigma = _polynomial(self._error_at(at_s), g / np.float32(spec.g_max_fit_us))
+        else:
+            (offset, slope), ln_t = spec.relaxation_deviation_us, math.log(at_s)
+            sigma = np.full_like(g, offset + slope * ln_t)
+            g += np.float32(spec.relaxation_mean_us[0] + spec.relaxation_mean_us[1] * ln_t)
+        _err(g, sigma, drift)
+        return g
+
+    def _error_at(self, at_s: float) -> tuple[float, ...]:
+        """The coefficients of sigma at a time."""
+        times = np.log(self.spec.error_times_s)
+        return tuple(
+            float(np.interp(math.log(at_s), times, powers))
+            for powers in zip(*self.spec.error_table_us, strict=True)
+        )
+
+    def _noise_amplitude(self, g: Float32) -> Float32:
+        """K log10 G in uS, of conductances as they are now."""
+        amplitude = np.log10(np.maximum(g, np.float32(1.0)))
+        amplitude *= np.float32(self.spec.read_noise_log_us)
+        return amplitude
+
+    def _time(self, at_s: float | None, noise: Normals | None, drift: Stream | None) -> float:
+        """The time of a read in seconds; ChipError if no law covers it, or there is none of what is asked."""
+        self._check_law("read_noise", noise)
+        self._check_law("drift", drift)
+        at_s = self.t0_s if at_s is None else at_s
+        if not (math.isfinite(at_s) and at_s >= self.t0_s):
+            raise ChipError(
+                f"read at {at_s:g} s after programming: must be at least {self.t0_s:g} s, t0_s of the chip's "
+                "[cell]"
+            )
+        times = self.spec.error_times_s
+        if drift is not None and times and at_s > times[-1]:
+            raise ChipError(
+                f"read at {at_s:g} s after programming: must be at most {times[-1]:g} s, the last of "
+                "error_times_s; nothing published covers what these devices do after that"
+            )
+        return at_s
+
+    def _check_law(self, effect: str, stream: Normals | None) -> None:
+        if stream is not None and effect not in self.spec.effects:
+            raise ChipError(f"{effect}: {self.spec.kind} cells of this chip have no law of it")
+
+
+def _err(g: Float32, sigma: Float32, rng: Normals) -> None:
+    """Make g + sigma N(0, 1), clipped at 0, of `g` in place; `sigma` is overwritten too."""
+    sigma *= rng.normal(g.size).reshape(g.shape)
+    g += sigma
+    np.maximum(g, np.float32(0.0), out=g)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Float32) -> Float32:
+    """c0 + c1 x + c2 x^2 + ... for each x, by Horner's rule."""
+    value = np.full_like(x, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value *= x
+        value += np.float32(coefficient)
+    return value

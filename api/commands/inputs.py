@@ -18,6 +18,7 @@ from pcmc.runtime.onnx_walk import first_line
 from pcmc.workflows.compile import compile, model_path
 
 if TYPE_CHECKING:
+    from pcmc.runtime.calibration import Calibration
     from pcmc.runtime.program import Program
 
 Array = npt.NDArray[Any]
@@ -107,6 +108,28 @@ def program(
     from pcmc.runtime.program_file import load
 
     return load(name)
+
+
+def stored_calibration(name: str, loaded: Program) -> Calibration | None:
+    """The calibration in a .pcmc file; None for a model."""
+    if not name.endswith(".pcmc"):
+        return None
+    from pcmc.runtime.program_file import load_calibration
+
+    return load_calibration(name, loaded)
+
+
+def calibration_data(path: Path | None, test: Path | None, loaded: Program) -> dict[str, Array] | None:
+    """The inputs that a chip is calibrated with, of an .npz file; labels in it are ignored.
+
+    Raises:
+        DataError: it is the file with the test data, or as in `arrays`.
+    """
+    if path is None:
+        return None
+    if test is not None and test.exists() and path.exists() and path.samefile(test):
+        raise DataError(f"--calibrate {path}: these are the test data; calibrate with others")
+    return arrays(path, loaded)
 
 
 def write_graph(

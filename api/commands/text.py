@@ -14,6 +14,7 @@ from pcmc.workflows.metrics import OUTPUT_ERROR
 
 if TYPE_CHECKING:
     from pcmc.accel.chip import ChipSpec
+    from pcmc.runtime.calibration import Calibration
     from pcmc.runtime.program import Program
 
 Facts = Mapping[str, Any]
@@ -74,8 +75,29 @@ def summary(report: Facts) -> str:
             f"  energy   {quantity(report['energy_j']['total'], 'J')} a sample",
             f"  area     {report['area_mm2']['total']:.3g} mm2",
             f"  digital  {len(report['digital']):,} operations",
+            *([f"  calibrated {_fitted(report['calibration'])}"] if "calibration" in report else []),
         ]
     )
+
+
+def calibration_facts(found: Calibration) -> dict[str, Any]:
+    """What was calibrated, as plain data."""
+    return {"what": list(found.what), "samples": found.samples, "seed": found.seed}
+
+
+def _fitted(facts: Facts) -> str:
+    return f"{', '.join(facts['what'])} with {facts['samples']:,} samples"
+
+
+def clipped(saturation: Facts) -> str:
+    """Which share of all conversions clipped, and where most did."""
+    total = sum(one["conversions"] for one in saturation.values())
+    beyond = sum(one["clipped"] for one in saturation.values())
+    if not beyond:
+        return f"none of {total:,} conversions clipped"
+    shares = {n: one["clipped"] / one["conversions"] for n, one in saturation.items() if one["conversions"]}
+    worst = max(shares, key=lambda name: shares[name])
+    return f"{beyond / total:.2g} of {total:,} conversions clipped; most in {worst}: {shares[worst]:.2g}"
 
 
 def report(facts: Facts) -> str:
@@ -158,11 +180,38 @@ def comparison(facts: Facts) -> str:
         for name, m in facts["metrics"].items()
     ]
     parts.append(table(["metric", "onnxruntime", "ideal", "physics (95 % interval over seeds)"], rows))
+    if facts["saturation"]:
+        parts.append(clipped(facts["saturation"]))
+    if facts["wires"]:
+        parts.append(wires(facts["wires"]))
+    if facts["calibration"]:
+        parts.append(_calibration(facts["calibration"]))
     if facts["ablation"]:
         parts.append(_ablation(facts["ablation"]))
     if facts["layers"]:
         parts.append(_layers(facts["layers"]))
     return "\n\n".join(parts)
+
+
+def wires(facts: Facts) -> str:
+    """What the wires take away, and how exactly that is known."""
+    how = "exact" if facts["error"] is None else f"within {facts['error']:.2g} (rms) of exact solves"
+    solved = f"{facts['solves']} solved in {facts['seconds']:.2g} s"
+    return f"wires: a column loses {facts['largest_drop']:.2g} of its current at most; {solved}, {how}"
+
+
+def _calibration(facts: Facts) -> str:
+    """The metrics without a calibration and with it."""
+    rows = [
+        [name, _interval(facts["without"][name]), _interval(facts["calibrated"][name]), _difference(gain)]
+        for name, gain in facts["gain"].items()
+    ]
+    of_each = "each chip by itself" if facts["of_each_chip"] else "the program, for all chips"
+    return (
+        f"calibrated {_fitted(facts)}, {of_each}; all else here is with the calibration\n"
+        + table(["metric", "without", "calibrated", "gain (95 % interval, paired seeds)"], rows)
+        + (f"\nwithout: {clipped(facts['saturation'])}" if facts["saturation"] else "")
+    )
 
 
 def _ablation(effects: Sequence[Facts]) -> str:
@@ -258,13 +307,16 @@ def run_summary(facts: Facts, target: Path | None) -> str:
     effects = ", ".join(facts["physics"]) or "ideal"
     lines = [
         f"physics: {effects}; seed {facts['seed']}",
+        *([f"calibrated {_fitted(facts['calibration'])}"] if facts["calibration"] else []),
+        *([clipped(facts["saturation"])] if facts["saturation"] else []),
+        *([wires(facts["wires"])] if facts["wires"] else []),
         table(["output", "shape", "type", "smallest", "largest"], rows),
     ]
     return "\n".join([*lines, f"written to {target}"] if target else lines)
 
 
-def program_facts(program: Program) -> dict[str, Any]:
-    """What a program holds, as plain data."""
+def program_facts(program: Program, calibration: Calibration | None = None) -> dict[str, Any]:
+    """What a program and the calibration in its file hold, as plain data."""
     return {
         "model": program.name,
         "chip": program.chip.name,
@@ -297,6 +349,7 @@ def program_facts(program: Program) -> dict[str, Any]:
             for b in program.banks.values()
         ],
         "options": dict(program.options),
+        "calibration": None if calibration is None else calibration_facts(calibration),
     }
 
 
@@ -314,7 +367,8 @@ def program_table(facts: Facts) -> str:
     ]
     return "\n\n".join(
         [
-            f"{facts['model']} on {facts['chip']}: {facts['tiles']:,} tiles of {facts['chips']:,} chips",
+            f"{facts['model']} on {facts['chip']}: {facts['tiles']:,} tiles of {facts['chips']:,} chips"
+            + (f"\ncalibrated {_fitted(facts['calibration'])}" if facts["calibration"] else ""),
             table(["", "name", "shape"], ends),
             table(["bank", "rows", "cols", "cells", "blocks"], banks),
             table(["step", "kind", "name", "operations", "makes"], steps),
@@ -405,9 +459,11 @@ def chips(specs: Sequence[ChipSpec]) -> str:
     return table(["chip", "tiles x rows x cols", "cells", "cell", "sharing", "what it is"], rows)
 
 
-def chip(document: Facts) -> str:
-    """A chip whole: every field."""
+def chip(document: Facts, untrainable: str) -> str:
+    """A chip whole: every field, and why it can't be trained, where it can't."""
     lines = [f"{key}: {value}" for key, value in document.items() if not isinstance(value, dict)]
+    if untrainable:
+        lines.append(f"training: refused; {untrainable}")
     for section, fields in document.items():
         if isinstance(fields, dict):
             lines += ["", f"[{section}]", *(f"{key} = {value}" for key, value in fields.items())]

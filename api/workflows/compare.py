@@ -14,14 +14,16 @@ import numpy.typing as npt
 
 from pcmc.accel.physics import Physics, resolve
 from pcmc.errors import DataError
+from pcmc.workflows import calibrate as calibrating
 from pcmc.workflows import costs
 from pcmc.workflows.costs import EffectCost, LayerCost
-from pcmc.workflows.metrics import Metric, chosen_metrics, interval
-from pcmc.workflows.runs import Bench, Job, Judge, Scores
+from pcmc.workflows.metrics import Interval, Metric, chosen_metrics, interval
+from pcmc.workflows.runs import Bench, Fitting, Job, Judge, Run, Scores
 from pcmc.workflows.samples import batches, inputs_and_labels, sample_count
 
 if TYPE_CHECKING:
     from pcmc.accel.chip import ChipSpec
+    from pcmc.runtime.calibration import Calibration
     from pcmc.runtime.program import Program
 
 Array = npt.NDArray[Any]
@@ -49,12 +51,40 @@ class Error:
 
 
 @dataclass(frozen=True, slots=True)
+class Clipping:
+    """Conversions of a bank over all seeds, and those of them that clipped."""
+
+    conversions: int
+    clipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationGain:
+    """What calibration gains: metrics (and `output_error`), by name, over seeds.
+
+    `what` was calibrated with so many `samples`; `of_each_chip`: for each seed by itself, else once with the
+    program. `gain` is the difference between the runs with it and those `without`, seed by seed, positive
+    where it helps; `saturation` is that without.
+    """
+
+    what: tuple[str, ...]
+    samples: int
+    of_each_chip: bool
+    without: Mapping[str, Interval]
+    calibrated: Mapping[str, Interval]
+    gain: Mapping[str, Interval]
+    saturation: Mapping[str, Clipping]
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """What `compare` found.
 
     `metrics` are by name: onnxruntime's value, ideal mode's, and that of the physics over seeds. `at` and
-    `compensation` are as they were asked for. `ablation` and `layers` are what each effect and each matrix
-    costs, the dearest first, where that was asked for.
+    `compensation` are as they were asked for. `saturation` is by bank, where there are output converters.
+    `calibration` is its gain; all else is with it. `ablation` and `layers` are what each effect and each
+    matrix costs, the dearest first, where that was asked for. `wires` are those of the first seed, where they
+    have resistance.
     """
 
     model: str
@@ -70,6 +100,9 @@ class Comparison:
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     ablation: tuple[EffectCost, ...] = ()
     layers: tuple[LayerCost, ...] = ()
+    saturation: Mapping[str, Clipping] = field(default_factory=dict)
+    calibration: CalibrationGain | None = None
+    wires: Mapping[str, float | int | None] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -94,6 +127,9 @@ def compare(
     compensation: str = "none",
     ablate: bool = False,
     by_layer: bool = False,
+    calibrate: Any = None,
+    calibrate_what: str | Sequence[str] = calibrating.DEFAULT,
+    calibration: Calibration | None = None,
 ) -> Comparison:
     """Run a model in onnxruntime, in ideal mode, and with the chip's physics once for each seed.
 
@@ -116,9 +152,13 @@ def compare(
         compensation: of drift, as in Session.
         ablate: measure each effect that is on by what is gained without it, and lost with it alone.
         by_layer: measure each matrix by what is lost with the physics in its tiles only.
+        calibrate: inputs, not those of `data`, that the chip of each seed is calibrated with.
+        calibrate_what: what is calibrated, as in `pcmc.calibrate`.
+        calibration: one that there is already, for all seeds, in place of `calibrate`.
 
     Raises:
-        DataError: data that does not fit the model, or an unknown metric.
+        DataError: data that does not fit the model, an unknown metric, nothing to calibrate, or calibration
+            data that are the test data.
         ModelError, ChipError: as in `compile`.
     """
     from pcmc.runtime.program import Program
@@ -134,8 +174,10 @@ def compare(
     )
     feeds, labels = inputs_and_labels(program, data, samples, seed)
     metrics = chosen_metrics(metric, labels)
-    bench = Bench(program, batches(feeds, program), threads, at, compensation)
     effects = resolve(physics, program.chip)
+    fitting = _fitting(program, calibrate, calibrate_what, effects, feeds)
+    used = None if fitting else calibrating.checked_chip(calibration, effects, numbers)
+    bench = Bench(program, batches(feeds, program), threads, at, compensation, fitting, used)
     judge = Judge(metrics, labels, bench.reference())
     found, exact, scores = _against_onnxruntime(bench, judge, effects, numbers)
     ablated = costs.ablate(bench, judge, effects, numbers, exact, scores) if ablate and scores else ()
@@ -151,16 +193,29 @@ def compare(
     )
 
 
+def _fitting(
+    program: Program, data: Any, what: str | Sequence[str], physics: Physics, test: Mapping[str, Array]
+) -> Fitting | None:
+    """What chips are calibrated with."""
+    if data is None:
+        return None
+    kinds = calibrating.checked_kinds(what, physics, program.chip)
+    feeds, _ = inputs_and_labels(program, data, 1, 0)
+    if feeds and all(np.array_equal(array, test[name]) for name, array in feeds.items()):
+        raise DataError("calibrate: these are the test data: results on them would say too much; take others")
+    return Fitting(feeds, kinds)
+
+
 def _against_onnxruntime(
     bench: Bench, judge: Judge, effects: Physics, seeds: Sequence[int]
 ) -> tuple[Comparison, Scores, list[Scores]]:
     """Ideal mode and the physics against onnxruntime, and the scores of the former and of each seed."""
     program = bench.program
-    ((_, ideal),) = bench.run([Job(Physics())], "ideal")
+    (ideal,) = bench.runs([Job(Physics())], "ideal")
     jobs = [] if effects.is_ideal else [Job(effects, seed) for seed in seeds]
-    runs = [outputs for _, outputs in bench.run(jobs, "physics")]
-    exact: Scores = judge.scores(ideal)
-    scores: list[Scores] = [judge.scores(outputs) for outputs in runs]
+    runs = list(bench.runs(jobs, "physics"))
+    exact: Scores = judge.scores(ideal.outputs)
+    scores: list[Scores] = [judge.scores(run.outputs) for run in runs]
     ends = [
         (info.name, output_step(program, info.name, want))
         for info, want in zip(program.outputs, judge.wanted, strict=True)
@@ -170,11 +225,46 @@ def _against_onnxruntime(
         chip=program.chip.name,
         physics=effects.names(),
         seeds=tuple(seeds) if runs else (),
-        ideal=_worst(ends, [ideal], judge.wanted),
-        with_physics=_worst(ends, runs, judge.wanted),
+        ideal=_worst(ends, [ideal.outputs], judge.wanted),
+        with_physics=_worst(ends, [run.outputs for run in runs], judge.wanted),
         metrics=_measured(judge, exact, scores),
+        saturation=_clipping(runs),
+        wires=runs[0].wires.facts() if runs and runs[0].wires else None,
+        calibration=_calibration_gain(bench, judge, jobs, runs, scores),
     )
     return found, exact, scores
+
+
+def _calibration_gain(
+    bench: Bench, judge: Judge, jobs: Sequence[Job], runs: Sequence[Run], scores: Sequence[Scores]
+) -> CalibrationGain | None:
+    """The same jobs without the calibration, and what that loses."""
+    used = next((run.calibration for run in runs if run.calibration is not None), None)
+    if used is None:
+        return None
+    plain = list(bench.runs([replace(job, calibrated=False) for job in jobs], "uncalibrated"))
+    before = [judge.scores(run.outputs) for run in plain]
+    return CalibrationGain(
+        used.what,
+        used.samples,
+        bench.fitting is not None,
+        costs.intervals(before),
+        costs.intervals(scores),
+        costs.losses(scores, before),
+        _clipping(plain),
+    )
+
+
+def _clipping(runs: Sequence[Run]) -> dict[str, Clipping]:
+    """Conversions and clipped ones of each bank, over all runs."""
+    names = runs[0].saturation if runs else ()
+    return {
+        name: Clipping(
+            sum(run.saturation[name].conversions for run in runs),
+            sum(run.saturation[name].clipped for run in runs),
+        )
+        for name in names
+    }
 
 
 def _error(name: str, step: float | None, got: Array, want: Array) -> Error:

@@ -11,6 +11,8 @@ from pcmc.workflows.metrics import OUTPUT_ERROR, Interval, cost, interval
 from pcmc.workflows.runs import Bench, Job, Judge, Scores
 
 OFF = Physics()
+#: Effects of the output converters: they go off with them, and are never on without them.
+OF_ADC = ("readout_noise", "mismatch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ def ablate(
     """What each effect that is on costs, the dearest first.
 
     Random streams are named by effect, so a seed draws the same programming error, say, whatever else is on:
-    runs of one seed differ by the one effect alone.
+    runs of one seed differ by the one effect alone. What the output converters have of themselves (`OF_ADC`)
+    goes off with `adc`, and is "alone" with it. Where the bench calibrates, each chip is calibrated anew.
 
     Args:
         bench: runs sessions.
@@ -67,8 +70,9 @@ def ablate(
         ideal: scores of ideal mode.
         full: scores with all effects, seed by seed.
     """
-    without = {name: replace(physics, **{name: getattr(OFF, name)}) for name in physics.names()}
-    alone = {name: replace(OFF, **{name: getattr(physics, name)}) for name in physics.names()}
+    names = physics.names()
+    without = {name: _switched(physics, OFF, (name, *(OF_ADC if name == "adc" else ()))) for name in names}
+    alone = {name: _switched(OFF, physics, (name, *(("adc",) if name in OF_ADC else ()))) for name in names}
     scores: dict[Physics, list[Scores]] = {OFF: [ideal] * len(seeds), physics: list(full)}
     missing = [one for one in dict.fromkeys([*without.values(), *alone.values()]) if one not in scores]
     jobs = [Job(one, seed) for one in missing for seed in seeds]
@@ -77,10 +81,10 @@ def ablate(
     costs = [
         EffectCost(
             name,
-            _intervals(scores[without[name]]),
-            _intervals(scores[alone[name]]),
-            _costs(scores[without[name]], full),
-            _costs(scores[OFF], scores[alone[name]]),
+            intervals(scores[without[name]]),
+            intervals(scores[alone[name]]),
+            losses(scores[without[name]], full),
+            losses(scores[OFF], scores[alone[name]]),
         )
         for name in physics.names()
     ]
@@ -101,9 +105,7 @@ def by_layer(
     jobs = [Job(physics, seed, (name,)) for name in scores for seed in seeds]
     for job, outputs in bench.run(jobs, "layers"):
         scores[(job.only or ("",))[0]].append(judge.scores(outputs))
-    squares = {
-        name: sum(one[OUTPUT_ERROR] ** 2 for one in measured) for name, measured in scores.items()
-    }
+    squares = {name: sum(one[OUTPUT_ERROR] ** 2 for one in measured) for name, measured in scores.items()}
     total = sum(squares.values())
     layers = [
         LayerCost(
@@ -111,8 +113,8 @@ def by_layer(
             tuple(dict.fromkeys(op for s in bench.program.steps if s.bank == name for op in s.layers)),
             bank.rows,
             bank.cols,
-            _intervals(scores[name]),
-            _costs([ideal] * len(seeds), scores[name]),
+            intervals(scores[name]),
+            losses([ideal] * len(seeds), scores[name]),
             squares[name] / total if total else 0.0,
         )
         for name, bank in bench.program.banks.items()
@@ -120,11 +122,18 @@ def by_layer(
     return tuple(sorted(layers, key=lambda one: _dearest_first(one.cost)))
 
 
-def _intervals(scores: Sequence[Scores]) -> dict[str, Interval]:
+def _switched(physics: Physics, source: Physics, names: Sequence[str]) -> Physics:
+    """A Physics with the named effects of another one."""
+    return replace(physics, **{name: getattr(source, name) for name in names})
+
+
+def intervals(scores: Sequence[Scores]) -> dict[str, Interval]:
+    """Each metric over the seeds, by name."""
     return {name: interval([one[name] for one in scores]) for name in scores[0]}
 
 
-def _costs(better: Sequence[Scores], worse: Sequence[Scores]) -> dict[str, Interval]:
+def losses(better: Sequence[Scores], worse: Sequence[Scores]) -> dict[str, Interval]:
+    """What is lost of each metric from `better` to `worse`, seed by seed; positive where it is a loss."""
     return {
         name: cost(name, [one[name] for one in better], [one[name] for one in worse]) for name in better[0]
     }

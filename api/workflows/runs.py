@@ -13,9 +13,13 @@ import numpy.typing as npt
 from pcmc.accel.physics import Physics
 from pcmc.errors import ModelError
 from pcmc.progress import progress
+from pcmc.runtime.banks import Saturation
+from pcmc.runtime.calibration import Calibration
 from pcmc.runtime.onnx_walk import first_line
 from pcmc.runtime.regions import run_region
 from pcmc.runtime.session import Session, check_input
+from pcmc.runtime.state import WiredChip
+from pcmc.workflows.calibrate import applicable, calibrate
 from pcmc.workflows.metrics import OUTPUT_ERROR, Metric, output_error
 
 if TYPE_CHECKING:
@@ -27,18 +31,44 @@ Scores = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run over all samples: the physics, its seed, and the banks that it applies to (None: all)."""
+    """One run over all samples: the physics, its seed, and the banks that it applies to (None: all).
+
+    `calibrated` = False leaves out the calibration of the bench.
+    """
 
     physics: Physics
     seed: int = 0
     only: tuple[str, ...] | None = None
+    calibrated: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a job gave: outputs for all samples, how many conversions of each bank clipped, the
+    calibration of the chip, and its solved wires.
+    """
+
+    job: Job
+    outputs: list[Array]
+    saturation: Mapping[str, Saturation]
+    calibration: Calibration | None
+    wires: WiredChip | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """What each chip of a comparison is calibrated with: samples, and names as in `calibrate`."""
+
+    data: Any
+    what: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What all runs of a comparison share: the program, its samples in batches, when and how it is read.
 
-    `at` and `compensation` are those of Session.
+    `at` and `compensation` are those of Session. With `fitting`, each chip is calibrated by itself;
+    `calibration` is one for all.
     """
 
     program: Program
@@ -46,8 +76,31 @@ class Bench:
     threads: int = 0
     at: float | str | None = None
     compensation: str = "none"
+    fitting: Fitting | None = None
+    calibration: Calibration | None = None
 
-    def session(self, job: Job) -> Session:
+    def calibrated(self, job: Job) -> Calibration | None:
+        """The calibration of a job's chip; None where there is none, or where it would change nothing."""
+        if job.physics.is_ideal or not job.calibrated:
+            return None
+        if self.fitting is None:
+            return self.calibration
+        what = applicable(self.fitting.what, job.physics, self.program.chip)
+        if not what:
+            return None
+        return calibrate(
+            self.program,
+            self.fitting.data,
+            physics=job.physics,
+            what=what,
+            seed=job.seed,
+            threads=self.threads,
+            at=self.at,
+            compensation=self.compensation,
+            only=job.only,
+        )
+
+    def session(self, job: Job, calibration: Calibration | None) -> Session:
         """The Session of a job."""
         return Session(
             self.program,
@@ -57,20 +110,27 @@ class Bench:
             at=self.at,
             compensation=self.compensation,
             only=job.only,
+            calibration=None if calibration is None else calibration.banks,
         )
 
     def run(self, jobs: Sequence[Job], label: str) -> Iterator[tuple[Job, list[Array]]]:
         """Each job with its outputs for all samples; one progress bar for all of them."""
+        return ((run.job, run.outputs) for run in self.runs(jobs, label))
+
+    def runs(self, jobs: Sequence[Job], label: str) -> Iterator[Run]:
+        """As `run`, with all that there is to know of each."""
         names = [info.name for info in self.program.outputs]
         session: Session | None = None
+        found: Calibration | None = None
         parts: list[list[Array]] = []
         work = [(job, index) for job in jobs for index in range(len(self.batches))]
         for job, index in progress(work, label):
             if session is None:
-                session = self.session(job)
+                found = self.calibrated(job)
+                session = self.session(job, found)
             parts.append(session.run(names, self.batches[index]))
             if index == len(self.batches) - 1:
-                yield job, _joined(parts)
+                yield Run(job, _joined(parts), session.saturation, found, session.wires)
                 session, parts = None, []
 
     def reference(self) -> list[Array]:
@@ -106,9 +166,7 @@ def _joined(parts: Sequence[Sequence[Array]]) -> list[Array]:
     """Outputs of all batches, joined along the first axis."""
     if len(parts) == 1:
         return [np.asarray(output) for output in parts[0]]
-    return [
-        np.concatenate([np.atleast_1d(part) for part in outputs]) for outputs in zip(*parts, strict=True)
-    ]
+    return [np.concatenate([np.atleast_1d(part) for part in outputs]) for outputs in zip(*parts, strict=True)]
 
 
 def reference_session(program: Program, threads: int = 0) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pcmc.accel.random import stream
+from pcmc.accel.random import generator
 from pcmc.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def random_inputs(program: Program, samples: int, seed: int) -> dict[str, Array]
     """
     import onnx
 
-    rng = stream(seed, (), "random input")
+    rng = generator(seed, (), "random input")
     feeds: dict[str, Array] = {}
     batch = {info.shape[0] for info in program.inputs if info.shape and isinstance(info.shape[0], str)}
     for info in program.inputs:

@@ -6,12 +6,13 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
 from benchmarks.__main__ import machine
-from benchmarks.peers import accuracy, ours, speed, statistics
+from benchmarks.peers import accuracy, converters, ours, speed, statistics
 from benchmarks.peers.environment import ask, require, set_up
 
 Row = dict[str, Any]
@@ -63,7 +64,7 @@ def about() -> Row:
 
 def summary(sections: Row) -> str:
     """One line: what agrees of what should, and which controls differ."""
-    rows = [row for name in ("devices", "layer", "accuracy") for row in sections.get(name, ())]
+    rows = [row for name in ("devices", "layer", "converters", "accuracy") for row in sections.get(name, ())]
     should = [row["agrees"] for row in rows if row.get("must") is True]
     controls = [not row["agrees"] for row in rows if row.get("must") is False]
     met = [row["met"] for name in ("model", "tile") for row in sections.get(name, ()) if "met" in row]
@@ -88,7 +89,7 @@ def verdict_text(row: Row) -> str:
 
 def accuracy_text(row: Row) -> str:
     """Mean over seeds and, for the peer, the difference with its 90 % interval."""
-    text = f"{row['what']:28}{row['mean']:7.2f} %  deviation {row['deviation']:.2f}  {row['seeds']} seeds"
+    text = f"{row['what']:48}{row['mean']:7.2f} %  deviation {row['deviation']:.2f}  {row['seeds']} seeds"
     if "verdict" not in row:
         return text + f", {row['images']} images"
     found = row["verdict"]
@@ -105,26 +106,47 @@ def speed_text(row: Row) -> str:
     return f"{row['what']:48}{row['threads']} threads  {size}{value}{times}{met}"
 
 
-def _with_model(rows: Callable[[Path], Iterable[Row]]) -> Callable[[], Iterator[Row]]:
-    """Rows about the ResNet-32; none, with a line that says so, where its file is missing."""
+def converters_text(row: Row) -> str:
+    """How far codes are apart, or outputs of a network."""
+    if "steps" in row:
+        verdict = f"{VERDICTS[row['agrees']]:8}{EXPECTED[row['must']]:19}"
+        other = f"{100 * row['other']:8.4f} % of {row['outputs']} with another code, {row['steps']:.3g} steps"
+        return f"{row['what']:52}{verdict}{other}; {100 * row['clipped']:.0f} % clipped"
+    differences = f"differ by {row['typical']:.2g} (largest {row['largest']:.2g}) of {row['effect']:.2g}"
+    return f"{row['what']:52}{differences}, {row['alike']:.0f} % of {row['images']} images alike"
 
-    def found() -> Iterator[Row]:
-        path = ours.model_path()
-        if path is None:
-            print(f"left out: PCMC_TEST_MODELS names no folder with {ours.MODEL}.onnx")
-            return
-        yield from rows(path)
 
-    return found
+def _converters() -> Iterator[Row]:
+    yield from converters.rows()
+    for network in (ours.RESNET32, ours.RESNET20):
+        yield from _with(network, converters.network_rows)
+
+
+def _accuracies() -> Iterator[Row]:
+    for network, on, shipped in (
+        (ours.RESNET32, False, True),
+        (ours.RESNET20, False, False),
+        (ours.RESNET32, True, False),
+    ):
+        yield from _with(network, partial(accuracy.rows, converters=on, shipped=shipped))
+
+
+def _with(network: ours.Network, rows: Callable[[ours.Network], Iterable[Row]]) -> Iterator[Row]:
+    """Rows about a network; none, with a line that says so, where its file is missing."""
+    if network.path is None:
+        print(f"left out: PCMC_TEST_MODELS names no folder with {network.file}")
+        return
+    yield from rows(network)
 
 
 Section = tuple[str, Callable[[], Iterable[Row]], Callable[[Row], str]]
 SECTIONS: dict[str, Section] = {
     "devices": ("Single devices, by target", statistics.device_rows, verdict_text),
     "layer": ("A dense layer of 128 inputs", statistics.layer_rows, verdict_text),
-    "accuracy": ("ResNet-32 on CIFAR-10, first read", _with_model(accuracy.rows), accuracy_text),
+    "converters": ("DAC and ADC, and nothing else", _converters, converters_text),
+    "accuracy": ("CIFAR-10, first read", _accuracies, accuracy_text),
     "tile": ("A 512 x 512 tile", speed.tile_rows, speed_text),
-    "model": ("ResNet-32, batch 64", _with_model(speed.model_rows), speed_text),
+    "model": ("ResNet-32, batch 64", lambda: _with(ours.RESNET32, speed.model_rows), speed_text),
 }
 
 

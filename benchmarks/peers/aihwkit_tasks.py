@@ -30,7 +30,16 @@ from aihwkit.simulator.parameters.enums import (  # type: ignore[import-not-foun
 )
 from aihwkit.simulator.presets import StandardHWATrainingPreset  # type: ignore[import-not-found]
 from torch import nn
-from torch.nn import functional
+
+from benchmarks.peers.aihwkit_networks import (
+    ADC_CELLS,
+    ADC_LEVELS,
+    DAC_LEVELS,
+    ROWS,
+    Digitized,
+    Ranged,
+    ResNet,
+)
 
 Arrays = dict[str, Any]
 G_MAX = 25.0
@@ -62,16 +71,25 @@ class PairsKept(PCMLikeNoiseModel):  # type: ignore[misc]
         return self.g_converter.convert_back_to_weights(found, kept[0][2])
 
 
-def config(noise_model: Any, *, converters: bool = False, base: Any = InferenceRPUConfig) -> Any:
-    """One scale for each layer, no compensation, no noise beside `noise_model`, bias outside of the array.
+def config(
+    noise_model: Any,
+    *,
+    converters: bool = False,
+    base: Any = InferenceRPUConfig,
+    rows: int = 512,
+    scaled: bool = True,
+    adc_cells: float = ADC_CELLS,
+) -> Any:
+    """One scale for each tile, no compensation, no noise beside `noise_model`, bias outside of the array.
 
-    With converters: 8 bits in, scaled by the largest input of each vector; 9 bits out, full scale 20. Layers
-    are then cut into tiles of 512 inputs; without converters cuts change nothing, and there are none.
+    With converters: 8 bits in, `scaled` by the largest input of each vector or with the range 1; 9 bits out,
+    full scale `adc_cells`. Layers are then cut into tiles of at most `rows` inputs; without converters cuts
+    change nothing, and there are none.
     """
     made = base()
     made.noise_model = noise_model
     made.drift_compensation = None
-    size = 512 if converters else 0
+    size = rows if converters else 0
     made.mapping = MappingParameter(
         weight_scaling_omega=1.0, weight_scaling_columnwise=False, digital_bias=True,
         learn_out_scaling=False, max_input_size=size, max_output_size=0,
@@ -79,9 +97,9 @@ def config(noise_model: Any, *, converters: bool = False, base: Any = InferenceR
     made.forward = IOParameters(is_perfect=True)
     if converters:
         made.forward = IOParameters(
-            inp_res=1 / 254, inp_bound=1.0, out_res=1 / 510, out_bound=20.0, inp_noise=0.0, out_noise=0.0,
-            w_noise=0.0, noise_management=NoiseManagementType.ABS_MAX,
-            bound_management=BoundManagementType.NONE,
+            inp_res=1 / (2 * DAC_LEVELS), inp_bound=1.0, out_res=1 / (2 * ADC_LEVELS), out_bound=adc_cells,
+            inp_noise=0.0, out_noise=0.0, w_noise=0.0, bound_management=BoundManagementType.NONE,
+            noise_management=NoiseManagementType.ABS_MAX if scaled else NoiseManagementType.NONE,
         )  # fmt: skip
     return made
 
@@ -137,55 +155,27 @@ def layer(given: Arrays) -> Arrays:
     return {name: np.array(outputs) for name, outputs in found.items()}
 
 
-class ResNet(nn.Module):  # type: ignore[misc]
-    """ResNet for CIFAR-10 with shortcuts that skip and pad, batch norm folded into its convolutions."""
-
-    def __init__(self, arrays: Arrays) -> None:
-        super().__init__()
-        count = sum(name.startswith("conv_weight_") for name in arrays)
-        self.blocks = (count - 1) // 6
-        self.convolutions = nn.ModuleList()
-        for i in range(count):
-            weight, bias = (torch.from_numpy(arrays[f"conv_{kind}_{i}"]) for kind in ("weight", "bias"))
-            stride = 2 if weight.shape[0] == 2 * weight.shape[1] else 1
-            made = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], stride, padding=1)
-            made.weight.data.copy_(weight)
-            made.bias.data.copy_(bias)
-            self.convolutions.append(made)
-        weight, bias = (torch.from_numpy(arrays[name]) for name in ("dense_weight", "dense_bias"))
-        self.dense = nn.Linear(weight.shape[1], weight.shape[0])
-        self.dense.weight.data.copy_(weight)
-        self.dense.bias.data.copy_(bias)
-
-    def forward(self, x: Any) -> Any:
-        """Logits [n, classes] of images [n, 3, 32, 32]."""
-        x = functional.relu(self.convolutions[0](x))
-        for i in range(1, len(self.convolutions), 2):
-            y = functional.relu(self.convolutions[i](x))
-            y = self.convolutions[i + 1](y)
-            if y.shape != x.shape:
-                side = (y.shape[1] - x.shape[1]) // 2
-                x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, side, side))
-            x = functional.relu(y + x)
-        return self.dense(x.mean((2, 3)))
-
-
 def accuracy(given: Arrays) -> Arrays:
     """Accuracy on images, once for each seed.
 
-    Given: the network's arrays, images, labels, seeds, at_s, pairs_kept. The weights that aihwkit's layers
-    hold after programming and reading go into PyTorch's own convolutions, since a frozen read without
-    converters is an exact product; `analog_gap` is the largest difference to aihwkit's own layers for 8
-    images, and `logits` are those of the network as it was given. Returns percent [seeds].
+    Given: the network's arrays, images, labels, seeds, at_s, pairs_kept, converters. The weights that
+    aihwkit's layers hold after programming and reading go into PyTorch's own products, with converters
+    into `Digitized`; `analog_gap` is the largest difference to aihwkit's own layers for 8 images, and
+    `logits` are those of the network as it was given. Returns percent [seeds].
     """
+    converters = bool(given["converters"])
     net, copy = ResNet(given).eval(), ResNet(given).eval()
     model = (PairsKept if given["pairs_kept"] else PCMLikeNoiseModel)(g_max=G_MAX)
-    analog = convert_to_analog(net, config(model)).eval()
     images, labels = torch.from_numpy(given["images"]), torch.from_numpy(given["labels"])
     found: list[float] = []
     gap = 0.0
     with torch.no_grad():
         logits = copy(images[:8])
+        if converters:
+            net.replace_layers(Ranged)
+            copy.replace_layers(Digitized)
+        chosen = config(model, converters=converters, rows=ROWS, scaled=False)
+        analog = convert_to_analog(net, chosen).eval()
         for seed in given["seeds"]:
             torch.manual_seed(int(seed))
             analog.program_analog_weights()
@@ -203,10 +193,52 @@ def accuracy(given: Arrays) -> Arrays:
 
 def _copy_weights(analog: ResNet, plain: ResNet) -> None:
     """Put the weights that analog layers hold into the same layers of a plain network."""
-    sources = [*analog.convolutions, analog.dense]
-    for source, target in zip(sources, [*plain.convolutions, plain.dense], strict=True):
-        weight, _ = source.get_weights()
-        target.weight.data.copy_(weight.reshape(target.weight.shape))
+    for source, target in zip(analog.layers(), plain.layers(), strict=True):
+        weight, _ = getattr(source, "inner", source).get_weights()
+        if isinstance(target, Digitized):
+            target.set_weights(weight)
+        else:
+            target.weight.data.copy_(weight.reshape(target.weight.shape))
+
+
+def converted_layer(given: Arrays) -> Arrays:
+    """Outputs of a layer with DAC and ADC and nothing else.
+
+    Given: weights [out, in] or [out, in, k, k] (no padding, stride 1), x, adc_cells, and image_ranges:
+    whether inputs are scaled by the largest of each image rather than by aihwkit, for each vector of a tile.
+    """
+    weights, x = torch.from_numpy(given["weights"]), torch.from_numpy(given["x"])
+    if weights.ndim == 2:
+        layer: Any = nn.Linear(weights.shape[1], weights.shape[0])
+    else:
+        layer = nn.Conv2d(weights.shape[1], weights.shape[0], weights.shape[2])
+    layer.weight.data.copy_(weights)
+    layer.bias.data.zero_()
+    ranged = bool(given["image_ranges"])
+    net = nn.Sequential(Ranged(layer) if ranged else layer)
+    chosen = config(None, converters=True, rows=ROWS, scaled=not ranged, adc_cells=float(given["adc_cells"]))
+    with torch.no_grad():
+        return {"outputs": convert_to_analog(net, chosen).eval()(x).numpy()}
+
+
+def converted_network(given: Arrays) -> Arrays:
+    """Logits of a network with DAC and ADC and nothing else: aihwkit's own layers with the range of each
+    image (`ranged`) and of each patch (`shipped`), and of `Digitized` (`products`).
+
+    Given: the network's arrays and images.
+    """
+    images = torch.from_numpy(given["images"])
+    found = {}
+    with torch.no_grad():
+        for name, ranged in (("ranged", True), ("shipped", False)):
+            net = ResNet(given).eval()
+            net = net.replace_layers(Ranged) if ranged else net
+            chosen = config(None, converters=True, rows=ROWS, scaled=not ranged)
+            analog = convert_to_analog(net, chosen).eval()
+            found[name] = torch.cat([analog(part) for part in images.split(50)]).numpy()
+        copy = ResNet(given).eval().replace_layers(Digitized)
+        found["products"] = torch.cat([copy(part) for part in images.split(50)]).numpy()
+    return found
 
 
 CONFIGS: dict[str, Callable[[], Any]] = {
@@ -281,7 +313,17 @@ def _timed(call: Callable[[], Any], turns: int) -> Iterator[float]:
 
 
 TASKS: dict[str, Callable[[Arrays], Arrays]] = {
-    task.__name__: task for task in (devices, layer, accuracy, model_speed, tile_speed, about)
+    task.__name__: task
+    for task in (
+        devices,
+        layer,
+        accuracy,
+        converted_layer,
+        converted_network,
+        model_speed,
+        tile_speed,
+        about,
+    )
 }
 
 

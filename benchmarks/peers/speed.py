@@ -11,7 +11,6 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,15 +29,15 @@ BAR = 10.0
 AT_S = 25.0
 
 
-def model_rows(path: Path) -> Iterator[Row]:
-    """ResNet-32 at batch 64. Keys: config, threads, images_s, ours_images_s, times (ours over theirs)."""
-    arrays = ours.network_arrays(path)
+def model_rows(network: ours.Network) -> Iterator[Row]:
+    """A network at batch 64. Keys: what, threads, images_s, times (ours over theirs), met."""
+    arrays = ours.network_arrays(network)
     images = np.random.default_rng(0).standard_normal((BATCH, 3, 32, 32), np.float32)
     for threads in (1, 2):
         mine: dict[str, list[float]] = {"full": [], "onnxruntime": []}
         theirs: dict[str, list[float]] = {name: [] for name in ("torch", *CONFIGS)}
         for _ in range(ROUNDS):
-            for side, seconds in _ours("model", threads, str(path)).items():
+            for side, seconds in _ours("model", threads, str(network.path)).items():
                 mine[side] += seconds
             for name, taken in theirs.items():
                 given = arrays | {"images": images, "config": name, "turns": 2, "at_s": AT_S}

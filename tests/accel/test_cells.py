@@ -20,12 +20,17 @@ from pcmc.errors import ChipError
 
 SPEC = load_chip("nature2018").cell
 CELL = make_cell(SPEC)
-N = 100_000
-UNIT_US = SPEC.significance * SPEC.g_max_us  # a weight of 1 is the full range
+SHAPE = (250, 400)
+N = SHAPE[0] * SHAPE[1]
 
 
 def rng(step=0):
     return stream(0, (0,), "test", step)
+
+
+def block(value, shape=SHAPE):
+    """Targets of one value each."""
+    return np.full(shape, value, np.float32)
 
 
 def sigma_prog(g):
@@ -55,6 +60,7 @@ def found(g, at_s=20.0):
 
 def assert_gaussian(sample, mean, sigma):
     """Mean, variance and shape of an unclipped sample."""
+    sample = sample.ravel()
     assert abs(sample.mean(dtype=np.float64) - mean) < 5 * sigma / math.sqrt(len(sample))
     assert sample.var(dtype=np.float64) / sigma**2 == pytest.approx(1.0, abs=5 * math.sqrt(2 / len(sample)))
     assert stats.kstest(sample[:20_000].astype(np.float64), stats.norm(mean, sigma).cdf).pvalue > 1e-3
@@ -101,32 +107,35 @@ class FixedNormal:
     def __init__(self, value):
         self.value = value
 
-    def standard_normal(self, n, dtype):
-        return np.full(n, self.value, dtype)
+    def normal(self, n):
+        return np.full(n, self.value, np.float32)
 
 
 def test_programming_error_of_different_devices_is_independent():
-    devices = CELL.program(np.full(N, 0.5, np.float32), UNIT_US, rng())
-    same_cell = np.corrcoef(devices.g_plus, devices.g_minus)[0, 1]
-    neighbours = np.corrcoef(devices.g_plus[:-1], devices.g_plus[1:])[0, 1]
+    devices = CELL.program(block(30.0), rng())
+    plus, minus = devices.g_plus.ravel(), devices.g_minus.ravel()
+    same_cell = np.corrcoef(plus, minus)[0, 1]
+    neighbours = np.corrcoef(plus[:-1], plus[1:])[0, 1]
+    rows = np.corrcoef(devices.g_plus[:-1].ravel(), devices.g_plus[1:].ravel())[0, 1]
     assert abs(same_cell) < 5 / math.sqrt(N)
     assert abs(neighbours) < 5 / math.sqrt(N)
+    assert abs(rows) < 5 / math.sqrt(N)
 
 
 def test_exact_targets_put_each_sign_into_its_own_device():
-    devices = CELL.program(np.array([0.0, 0.5, -0.25, 1.0, -1.0], np.float32), UNIT_US, None)
-    assert devices.g_plus.tolist() == [0.0, 10.0, 0.0, 20.0, 0.0]
-    assert devices.g_minus.tolist() == [0.0, 0.0, 5.0, 0.0, 20.0]
+    devices = CELL.program(np.array([[0.0, 30.0, -15.0], [60.0, -60.0, 3.0]], np.float32), None)
+    assert devices.g_plus.tolist() == [[0.0, 10.0, 0.0], [20.0, 0.0, 1.0]]
+    assert devices.g_minus.tolist() == [[0.0, 0.0, 5.0], [0.0, 20.0, 0.0]]
 
 
-def test_weights_beyond_the_range_are_programmed_to_its_end():
-    devices = CELL.program(np.array([7.0, -1.001], np.float32), UNIT_US, None)
-    assert devices.g_plus.tolist() == [20.0, 0.0]
-    assert devices.g_minus.tolist() == [0.0, 20.0]
+def test_targets_beyond_the_range_are_programmed_to_its_end():
+    devices = CELL.program(np.array([[420.0, -60.06]], np.float32), None)
+    assert devices.g_plus.tolist() == [[20.0, 0.0]]
+    assert devices.g_minus.tolist() == [[0.0, 20.0]]
 
 
 def test_the_device_that_stays_at_reset_errs_too():
-    devices = CELL.program(np.full(N, 0.5, np.float32), UNIT_US, rng())
+    devices = CELL.program(block(30.0), rng())
     assert devices.g_minus.mean() == pytest.approx(
         0.26348 / math.sqrt(2 * math.pi), abs=5 * 0.27 / math.sqrt(N)
     )
@@ -168,46 +177,53 @@ def test_read_conductances_are_clipped_at_zero_as_often_as_the_law_says():
     assert np.mean(sample == 0.0) == pytest.approx(clipped, abs=5 * math.sqrt(clipped * (1 - clipped) / N))
 
 
-def test_a_read_without_noise_finds_the_programmed_weights_to_rounding():
-    weights = rng().uniform(-1, 1, 10_000).astype(np.float32)
-    read = CELL.read(CELL.program(weights, UNIT_US, None), UNIT_US, None)
+def test_a_read_without_noise_finds_the_programmed_targets_to_rounding():
+    targets = ((rng().uniform(10_000) * 2 - 1) * 60).reshape(100, 100)
+    devices = CELL.program(targets, None)
+    read = CELL.weights_us(CELL.age(devices))
     assert read.dtype == np.float32
-    # One rounding each in the two scalings: two units in the last place.
-    np.testing.assert_allclose(read, weights, rtol=2**-22, atol=0)
+    # One rounding each in the division and the multiplication by F: two units in the last place.
+    np.testing.assert_allclose(read, targets, rtol=2**-22, atol=0)
 
 
 @pytest.mark.parametrize(("plus", "minus"), [(10.0, 0.0), (0.0, 10.0), (15.0, 6.0), (8.0, 8.0)])
 def test_a_noisy_read_has_the_noise_of_both_devices_added_as_variances(plus, minus):
-    devices = Devices(np.full(N, plus, np.float32), np.full(N, minus, np.float32))
-    read = CELL.read(devices, UNIT_US, rng())
+    devices = Devices(block(plus), block(minus))
+    read = CELL.weights_us(CELL.age(devices, noise=rng()))
     sigma_us = math.hypot(sigma_read(plus, 20.0), sigma_read(minus, 20.0))
-    per_us = SPEC.significance / UNIT_US
-    assert_gaussian(read, (plus - minus) * per_us, sigma_us * per_us)
+    assert_gaussian(read, (plus - minus) * SPEC.significance, sigma_us * SPEC.significance)
 
 
 @pytest.mark.parametrize("significance", [1.0, 4.0])
-def test_significance_scales_the_conductances_but_not_the_weights(significance):
+def test_significance_scales_the_conductances_but_not_the_targets(significance):
     cell = TwoTierCell(dataclasses.replace(SPEC, significance=significance))
-    devices = cell.program(np.array([0.5], np.float32), 12.0, None)
-    assert devices.g_plus[0] == pytest.approx(0.5 * 12.0 / significance)
-    assert cell.read(devices, 12.0, None)[0] == pytest.approx(0.5, rel=1e-6)
+    devices = cell.program(block(6.0, (1, 1)), None)
+    assert devices.g_plus[0, 0] == pytest.approx(6.0 / significance)
+    assert cell.weights_us(devices)[0, 0] == pytest.approx(6.0, rel=1e-6)
 
 
 def test_reading_leaves_the_devices_as_they_are_and_repeats_for_a_stream():
-    devices = CELL.program(np.linspace(-1, 1, 1000, dtype=np.float32), UNIT_US, rng())
+    devices = CELL.program(np.linspace(-60, 60, 1000, dtype=np.float32).reshape(20, 50), rng())
     before = devices.g_plus.copy(), devices.g_minus.copy()
-    first, again, other = (CELL.read(devices, UNIT_US, rng(step)) for step in (1, 1, 2))
+    first, again, other = (CELL.weights_us(CELL.age(devices, noise=rng(step))) for step in (1, 1, 2))
     assert np.array_equal(before, (devices.g_plus, devices.g_minus))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
+def test_devices_that_nothing_changes_are_not_copied():
+    devices = CELL.program(block(30.0, (3, 4)), rng())
+    assert CELL.age(devices).g_plus is devices.g_plus
+    assert CELL.age(devices, 3600.0).g_plus is devices.g_plus
+    assert CELL.age(devices, 20.0, None, rng(1)).g_plus is devices.g_plus  # drift begins there
+
+
 @pytest.mark.parametrize("at_s", [19.99, 0.0, -1.0, math.nan, math.inf])
 @pytest.mark.parametrize("noisy", [False, True])
 def test_a_read_outside_the_fitted_times_is_refused(at_s, noisy):
-    devices = CELL.program(np.zeros(3, np.float32), UNIT_US, None)
+    devices = CELL.program(block(0.0, (1, 3)), None)
     with pytest.raises(ChipError, match=r"must be at least 20 s"):
-        CELL.read(devices, UNIT_US, rng() if noisy else None, at_s)
+        CELL.age(devices, at_s, rng() if noisy else None)
 
 
 # --- arrays ---
@@ -215,46 +231,49 @@ def test_a_read_outside_the_fitted_times_is_refused(at_s, noisy):
 
 def test_noise_does_not_depend_on_how_large_networks_are_cut_into_pieces(monkeypatch):
     def run():
-        devices = CELL.program(np.linspace(-1, 1, 1001, dtype=np.float32), UNIT_US, rng())
-        return CELL.read(devices, UNIT_US, rng(1))
+        devices = CELL.program(np.linspace(-60, 60, 1001, dtype=np.float32).reshape(7, 143), rng())
+        return CELL.weights_us(CELL.age(devices, 3600.0, rng(1), rng(2)))
 
     whole = run()
     monkeypatch.setattr("pcmc.accel.cells.pcm._CHUNK", 10)
-    np.testing.assert_allclose(run(), whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run(), whole, rtol=1e-5, atol=1e-6 * 60)
 
 
 @pytest.mark.parametrize("cell", [CELL, IdealCell(IdealCellSpec("ideal"))])
-@pytest.mark.parametrize("n", [0, 1, 65_536, 65_537])
-def test_any_number_of_cells_and_read_only_weights_are_taken(cell, n):
-    weights = np.full(n, 0.5, np.float32)
-    weights.flags.writeable = False
-    devices = cell.program(weights, UNIT_US, rng())
-    read = cell.read(devices, UNIT_US, rng(1))
-    assert read.shape == (n,)
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (1, 1), (256, 256), (65_537, 1)])
+def test_any_number_of_cells_and_read_only_targets_are_taken(cell, shape):
+    targets = block(30.0, shape)
+    targets.flags.writeable = False
+    devices = cell.program(targets, rng())
+    read = cell.weights_us(cell.age(devices, 20.0, rng(1)))
+    assert read.shape == shape
     assert read.dtype == np.float32
-    assert (weights == 0.5).all()
+    assert (targets == 30.0).all()
 
 
 @pytest.mark.parametrize("cell", [CELL, IdealCell(IdealCellSpec("ideal"))])
-@pytest.mark.parametrize("weights", [np.zeros(3), np.zeros((2, 2), np.float32)])
-def test_other_arrays_than_float32_vectors_are_refused(cell, weights):
+@pytest.mark.parametrize(
+    "targets", [np.zeros((2, 2)), np.zeros(3, np.float32), np.zeros((2, 2, 2), np.float32)]
+)
+def test_other_arrays_than_float32_blocks_are_refused(cell, targets):
     with pytest.raises(TypeError, match="float32"):
-        cell.program(weights, UNIT_US, None)
+        cell.program(targets, None)
 
 
 def test_devices_can_not_be_changed():
-    mine = np.ones(3, np.float32)
-    devices = Devices(mine, mine)
-    with pytest.raises(ValueError, match="read-only"):
-        devices.g_plus[0] = 2.0
-    mine[0] = 5.0  # the owner's array stays the owner's
+    mine = np.ones((1, 3), np.float32)
+    devices = Devices(mine, mine, mine)
+    for held in (devices.g_plus, devices.g_minus, devices.low):
+        with pytest.raises(ValueError, match="read-only"):
+            held[0, 0] = 2.0
+    mine[0, 0] = 5.0  # the owner's array stays the owner's
 
 
 def test_an_ideal_cell_holds_any_weight_exactly_without_copying_it():
     cell = make_cell(IdealCellSpec("ideal"))
-    weights = np.array([0.1, -3e38, 1e-45, 0.0, -0.0], np.float32)
-    devices = cell.program(weights, 123.0, rng())
-    read = cell.read(devices, 123.0, rng(), at_s=0.0)
+    weights = np.array([[0.1, -3e38, 1e-45, 0.0, -0.0]], np.float32)
+    devices = cell.program(weights, rng())
+    read = cell.weights_us(cell.age(devices, 0.0, rng(), rng()))
     assert read.tobytes() == weights.tobytes()
     assert np.shares_memory(read, weights)
     assert not read.flags.writeable
@@ -262,6 +281,6 @@ def test_an_ideal_cell_holds_any_weight_exactly_without_copying_it():
 
 def test_make_cell_gives_the_kind_that_the_chip_names():
     assert isinstance(CELL, TwoTierCell)
-    assert CELL.g_max == 20.0
+    assert (CELL.full_us, CELL.t0_s) == (60.0, 20.0)
     assert isinstance(make_cell(IdealCellSpec("ideal")), IdealCell)
-    assert make_cell(IdealCellSpec("ideal")).g_max == 1.0
+    assert make_cell(IdealCellSpec("ideal")).full_us == 1.0

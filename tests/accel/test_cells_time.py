@@ -19,8 +19,8 @@ from pcmc.errors import ChipError
 
 SPEC = load_chip("nature2018").cell
 CELL = make_cell(SPEC)
-N = 100_000
-UNIT_US = SPEC.significance * SPEC.g_max_us
+SHAPE = (250, 400)
+N = SHAPE[0] * SHAPE[1]
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 TIMES = [25.0, HOUR, DAY, 365 * DAY]
 
@@ -35,13 +35,18 @@ def law_of_nu(g):
     return mean, min(max(-0.0125 * math.log(x) - 0.0059, 0.008), 0.045)
 
 
-def pair(plus, minus=0.0, n=N):
-    return Devices(np.full(n, plus, np.float32), np.full(n, minus, np.float32))
+def pair(plus, minus=0.0, shape=SHAPE):
+    return Devices(np.full(shape, plus, np.float32), np.full(shape, minus, np.float32))
 
 
-def conductance(read):
-    """What G+ - G- a read found, in uS."""
-    return read.astype(np.float64) * SPEC.g_max_us
+def ramp(shape=(20, 50)):
+    """Pairs programmed to everything from -60 to 60 uS."""
+    return CELL.program(np.linspace(-60, 60, math.prod(shape), dtype=np.float32).reshape(shape), rng(1))
+
+
+def conductance(devices):
+    """G+ - G- that a read of aged devices finds, in uS, as one row."""
+    return CELL.weights_us(devices).astype(np.float64).ravel() / SPEC.significance
 
 
 def nu_of(g, at_s=DAY, n=N):
@@ -72,7 +77,7 @@ def test_a_law_ten_per_cent_off_would_be_found():
 @pytest.mark.parametrize("g", [5.0, 10.0, 20.0])
 def test_conductance_falls_by_the_power_law(g, at_s):
     mean, deviation = law_of_nu(g)
-    found = conductance(CELL.read(pair(g), UNIT_US, None, at_s, rng()))
+    found = conductance(CELL.age(pair(g), at_s, None, rng()))
     nu = -np.log(found / g) / math.log(at_s / 20.0)
     law = stats.foldnorm(mean / deviation, scale=deviation)
     # float32 rounds G(t) / G, which is close to 1 at 25 s, to 6e-8.
@@ -97,53 +102,61 @@ def test_mean_drift_is_the_integral_over_the_law_of_nu(g, at_s):
 
 
 def test_the_same_device_has_the_same_exponent_at_all_times():
-    devices = CELL.program(np.linspace(-1, 1, 1000, dtype=np.float32), UNIT_US, rng(1))
-    early, late = (
-        CELL.read(dataclasses.replace(devices, g_minus=np.zeros(1000, np.float32)), UNIT_US, None, t, rng())
-        for t in (HOUR, 365 * DAY)
-    )
+    devices = ramp()
     there = devices.g_plus > 0
-    start = conductance(
-        CELL.read(dataclasses.replace(devices, g_minus=np.zeros(1000, np.float32)), UNIT_US, None)
-    )
     exponents = [
-        np.log(found[there] / start[there]) / math.log(t / 20.0)
-        for found, t in ((conductance(early), HOUR), (conductance(late), 365 * DAY))
+        np.log(CELL.age(devices, at_s, None, rng()).g_plus[there] / devices.g_plus[there])
+        / math.log(at_s / 20.0)
+        for at_s in (HOUR, 365 * DAY)
     ]
     np.testing.assert_allclose(*exponents, rtol=1e-4, atol=1e-6)
+    assert len(np.unique(exponents[0].round(6))) > 400
 
 
 def test_both_devices_of_a_pair_drift_by_themselves():
-    found = conductance(CELL.read(pair(10.0, 10.0), UNIT_US, None, DAY, rng()))
-    one = conductance(CELL.read(pair(10.0), UNIT_US, None, DAY, rng()))
+    found = conductance(CELL.age(pair(10.0, 10.0), DAY, None, rng()))
+    one = conductance(CELL.age(pair(10.0), DAY, None, rng()))
     assert abs(found.mean()) < 5 * found.std() / math.sqrt(N)
     assert found.var() / (2 * one.var()) == pytest.approx(1, abs=5 * math.sqrt(8 / N))
 
 
 def test_nothing_has_drifted_at_the_first_read():
-    devices = CELL.program(np.linspace(-1, 1, 1000, dtype=np.float32), UNIT_US, rng(1))
-    plain, drifted = CELL.read(devices, UNIT_US, rng(2)), CELL.read(devices, UNIT_US, rng(2), 20.0, rng(3))
-    assert np.array_equal(plain, drifted)
+    devices = ramp()
+    plain, drifted = CELL.age(devices, noise=rng(2)), CELL.age(devices, 20.0, rng(2), rng(3))
+    assert np.array_equal(plain.g_plus, drifted.g_plus)
+    assert np.array_equal(plain.g_minus, drifted.g_minus)
+    assert np.array_equal(CELL.noise_variance(devices, 20.0), CELL.noise_variance(devices, 20.0, rng(3)))
 
 
 def test_a_device_of_no_conductance_has_nothing_to_lose():
-    assert not CELL.read(pair(0.0), UNIT_US, rng(), 365 * DAY, rng(1)).any()
+    aged = CELL.age(pair(0.0), 365 * DAY, rng(), rng(1))
+    assert not aged.g_plus.any()
+    assert not aged.g_minus.any()
 
 
 def test_drift_without_a_law_is_refused():
     bare = make_cell(dataclasses.replace(SPEC, drift_mean=(), drift_deviation=()))
     with pytest.raises(ChipError, match=r"drift: the chip's \[cell\] gives no law of it"):
-        bare.read(pair(1.0, n=3), UNIT_US, None, DAY, rng())
+        bare.age(pair(1.0, shape=(1, 3)), DAY, None, rng())
+    with pytest.raises(ChipError, match=r"drift: the chip's \[cell\] gives no law of it"):
+        bare.noise_variance(pair(1.0, shape=(1, 3)), DAY, rng())
     with pytest.raises(ChipError, match="gives no law of it, drift_mean and drift_deviation"):
         bare.mean_drift(DAY)
-    bare.read(pair(1.0, n=3), UNIT_US, None, DAY)  # without drift it can be read
+    bare.age(pair(1.0, shape=(1, 3)), DAY)  # without drift it can be read
+
+
+def test_read_noise_without_a_law_is_refused():
+    quiet = make_cell(dataclasses.replace(SPEC, read_noise_scale=0.0))
+    for act in (quiet.age, quiet.noise_variance):
+        with pytest.raises(ChipError, match=r"read_noise: the chip's \[cell\] gives no law of it"):
+            act(pair(1.0, shape=(1, 3)), DAY, rng())
 
 
 @pytest.mark.parametrize("at_s", [19.9, 0.0, -5.0, math.nan, math.inf])
 def test_times_outside_the_fit_are_refused_everywhere(at_s):
     for act in (
-        lambda: CELL.read(pair(1.0, n=3), UNIT_US, None, at_s, rng()),
-        lambda: CELL.noise_variance(pair(1.0, n=3), UNIT_US, at_s),
+        lambda: CELL.age(pair(1.0, shape=(1, 3)), at_s, None, rng()),
+        lambda: CELL.noise_variance(pair(1.0, shape=(1, 3)), at_s),
         lambda: CELL.mean_drift(at_s),
     ):
         with pytest.raises(ChipError, match="must be at least 20 s"):
@@ -162,8 +175,8 @@ def sigma_read(g, at_s, lost=1.0):
 @pytest.mark.parametrize("at_s", TIMES)
 @pytest.mark.parametrize("g", [5.0, 20.0])
 def test_read_noise_grows_with_time_on_the_drifted_conductance(g, at_s):
-    clean = conductance(CELL.read(pair(g), UNIT_US, None, at_s, rng()))
-    noisy = conductance(CELL.read(pair(g), UNIT_US, rng(1), at_s, rng()))
+    clean = conductance(CELL.age(pair(g), at_s, None, rng()))
+    noisy = conductance(CELL.age(pair(g), at_s, rng(1), rng()))
     unit_noise = (noisy - clean) / sigma_read(g, at_s, clean / g)
     assert unit_noise.mean() == pytest.approx(0.0, abs=5 / math.sqrt(N))
     assert unit_noise.var() == pytest.approx(1.0, abs=5 * math.sqrt(2 / N))
@@ -172,8 +185,9 @@ def test_read_noise_grows_with_time_on_the_drifted_conductance(g, at_s):
 
 def test_noise_relative_to_the_conductance_grows_by_the_root_of_the_logarithm_of_time():
     relative = [
-        math.sqrt(float(CELL.noise_variance(pair(10.0, n=1), UNIT_US, t)[0])) / (10.0 / SPEC.g_max_us)
-        for t in (20.0, 365 * DAY)
+        math.sqrt(float(CELL.noise_variance(pair(10.0, shape=(1, 1)), at_s)[0, 0]))
+        / (10.0 * SPEC.significance)
+        for at_s in (20.0, 365 * DAY)
     ]
     expected = math.sqrt(math.log(365 * DAY / 500e-9) / math.log(20.0 / 500e-9))
     assert relative[1] / relative[0] == pytest.approx(expected, rel=1e-5)
@@ -184,9 +198,9 @@ def test_noise_relative_to_the_conductance_grows_by_the_root_of_the_logarithm_of
 @pytest.mark.parametrize(("plus", "minus"), [(10.0, 0.0), (0.1, 0.0), (12.0, 5.0)])
 def test_the_variance_of_fast_noise_is_that_of_the_frozen_draw(plus, minus, at_s, drifting):
     devices = pair(plus, minus)
-    clean = CELL.read(devices, UNIT_US, None, at_s, rng() if drifting else None)
-    noisy = CELL.read(devices, UNIT_US, rng(1), at_s, rng() if drifting else None)
-    variance = CELL.noise_variance(devices, UNIT_US, at_s, rng() if drifting else None)
+    clean = CELL.weights_us(CELL.age(devices, at_s, None, rng() if drifting else None))
+    noisy = CELL.weights_us(CELL.age(devices, at_s, rng(1), rng() if drifting else None))
+    variance = CELL.noise_variance(devices, at_s, rng() if drifting else None)
     if plus == 0.1:  # clipped at 0 in the draw, not in the variance
         assert variance.mean(dtype=np.float64) > (noisy - clean).var(dtype=np.float64)
         return
@@ -199,9 +213,9 @@ def test_the_variance_of_fast_noise_is_that_of_the_frozen_draw(plus, minus, at_s
 @pytest.mark.parametrize("split_s", [1e-9, 1e-6, 1e-3, 10.0, 1e6])
 def test_slow_and_fast_noise_add_up_to_all_of_it(at_s, split_s):
     cell = make_cell(dataclasses.replace(SPEC, read_noise_split_s=split_s))
-    devices = cell.program(np.linspace(-1, 1, 101, dtype=np.float32), UNIT_US, rng())
+    devices = ramp((1, 101))
     everything, slow, fast = (
-        cell.noise_variance(devices, UNIT_US, at_s, rng(1), part) for part in ("all", "slow", "fast")
+        cell.noise_variance(devices, at_s, rng(1), part) for part in ("all", "slow", "fast")
     )
     np.testing.assert_allclose(slow + fast, everything, rtol=1e-6)
     assert (slow >= 0).all()
@@ -226,12 +240,10 @@ def test_a_batch_longer_than_all_time_or_shorter_than_a_read_leaves_one_part_emp
 
 
 def test_the_slow_part_is_drawn_with_the_slow_variance():
-    read = CELL.read(pair(10.0), UNIT_US, rng(), HOUR, None, "slow")
-    variance = float(CELL.noise_variance(pair(10.0, n=1), UNIT_US, HOUR, None, "slow")[0])
-    assert read.var(dtype=np.float64) / variance == pytest.approx(1.0, abs=5 * math.sqrt(2 / N))
-    assert (
-        stats.kstest(read[:20_000].astype(np.float64), stats.norm(0.5, math.sqrt(variance)).cdf).pvalue > 1e-3
-    )
+    read = CELL.weights_us(CELL.age(pair(10.0), HOUR, rng(), None, "slow")).astype(np.float64).ravel()
+    variance = float(CELL.noise_variance(pair(10.0, shape=(1, 1)), HOUR, None, "slow")[0, 0])
+    assert read.var() / variance == pytest.approx(1.0, abs=5 * math.sqrt(2 / N))
+    assert stats.kstest(read[:20_000], stats.norm(30.0, math.sqrt(variance)).cdf).pvalue > 1e-3
 
 
 # --- laws of two branches ---

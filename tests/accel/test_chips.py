@@ -14,7 +14,10 @@ from pcmc.accel.costs import Events, area_mm2, energy_j
 from pcmc.accel.physics import resolve
 from pcmc.accel.random import stream
 
-SHIPPED = ["hermes64", "ibm2023", "isaac", "nature2018", "neurram", "pcm2014", "puma"]
+SHIPPED = [
+    "cmo-hfox", "hermes64", "ibm2023", "isaac", "nature2018", "neurram", "neurram-aged", "pcm2014", "puma",
+    "synapse2011", "truenorth",
+]  # fmt: skip
 HYPERTRANSPORT_W, HYPERTRANSPORT_MM2 = 10.4, 22.88  # PUMA's constants; ISAAC's and PUMA's link between chips
 
 
@@ -37,17 +40,18 @@ def test_these_chips_are_shipped():
 def test_full_physics_is_what_the_cells_of_a_chip_can_do(name):
     chip = load_chip(name)
     physics = resolve("full", chip)
-    assert set(physics.names()) <= {"dac", "adc", *chip.cell.effects}
+    assert set(physics.names()) <= {"dac", "adc", *chip.available_effects}
     cell = make_cell(chip.cell)
-    unit_us = chip.cell.significance * cell.g_max
-    weights = np.linspace(-1, 1, 101, dtype=np.float32)
-    devices = cell.program(weights, unit_us, stream(0, (), "p") if physics.programming_error else None)
+    weights = np.linspace(-1, 1, 101, dtype=np.float32)[None, :]
+    full_us = np.float32(cell.full_us)
+    devices = cell.program(weights * full_us, stream(0, (), "p") if physics.programming_error else None)
     noise = stream(0, (), "n") if physics.frozen_part else None
     drift = stream(0, (), "d") if physics.drift else None
-    read = cell.read(devices, unit_us, noise, 86_400.0, drift)
+    read = cell.weights_us(cell.age(devices, 86_400.0, noise, drift)) / full_us
     assert np.isfinite(read).all()
     assert np.abs(read - weights).max() < 0.8
-    assert np.corrcoef(read, weights)[0, 1] > 0.95
+    least = 0.9 if getattr(chip.cell, "axons", 0) == 2 else 0.95  # two axons: three levels
+    assert np.corrcoef(read[0], weights[0])[0, 1] > least
 
 
 def test_hermes64_meets_its_efficiency_by_calibration():

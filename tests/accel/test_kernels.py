@@ -127,9 +127,11 @@ def both(name, case, converters, *, whole, power=None, finished=False):
     levels = (converters.dac_levels, converters.adc_levels, converters.adc_full)
     if not name.endswith("transposed"):
         noise = None if power is None else noise_for(bank, case, power=power, first=5)
-        levels += (tile._NONE, tile._QUIET) if noise is None else noise.packed(bank, len(x))
+        levels += (converters.packed(bank)[-1],)
+        levels += (tile._NONE, tile._NONE, tile._QUIET) if noise is None else noise.packed(bank, len(x))
         offset, addend = integers(seeded("o", case), bank.cols), integers(seeded("a", case), shape)
         levels += (offset, addend.ravel(), True) if finished else (tile._NONE, tile._NONE, False)
+        levels += (tile._UNCOUNTED,)
     results = []
     x.flags.writeable = False  # bank and table are read-only already
     for kernel in PAIRS[name]:

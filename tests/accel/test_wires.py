@@ -1,14 +1,16 @@
 """IR drop: matrices of wired arrays agree with nodal analysis, with closed forms and with ngspice.
 
-The reference draws the circuit resistor by resistor and solves it by Kirchhoff's current law; it shares
-nothing with the elimination line by line of `pcmc.accel.wires`. The same netlist goes to ngspice.
+The reference (tests/nodal.py) draws the circuit resistor by resistor and solves it by Kirchhoff's current
+law. The same netlist goes to ngspice.
 """
 
 import dataclasses
 import doctest
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -18,9 +20,13 @@ import scipy.sparse as sparse
 import scipy.sparse.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nodal import deviation, netlist, nodal, reference
 
+from pcmc.accel.fields import take_section
 from pcmc.accel.wires import (
+    ONE_THREAD,
     Wires,
+    _product,
     approximation_error,
     backward_matrix,
     noise_scale,
@@ -55,94 +61,6 @@ def array(seed, rows, cols, zeros=0.2):
     """Random conductances of 0 to 25 uS, some of them 0."""
     rng = np.random.default_rng(seed)
     return rng.uniform(0, 25, (rows, cols)) * (rng.random((rows, cols)) >= zeros)
-
-
-# --- the reference ---
-
-
-def netlist(layers, wires, active=None, backward=False):
-    """Resistors `(node, node, ohm)` of an array, drawn one by one; ports are nodes too.
-
-    Nodes: ("w", layer, i, j) and ("b", i, j) at the cells, ("in", layer, i) and ("out", j) behind the ports.
-    """
-    (rows, cols), resistors = layers[0].shape, []
-    active = np.ones(rows, bool) if active is None else active
-    driver, sense = wires.driver_ohm, wires.sense_ohm
-    if backward:
-        driver, sense = wires.backward_sense_ohm, wires.backward_driver_ohm
-    for l, g in enumerate(layers):
-        for i in range(rows):
-            if not active[i] and wires.idle_row == "cut":
-                continue  # connected to nothing
-            held = backward or active[i] or wires.idle_row == "grounded"
-            if held:
-                resistors.append((("in", l, i), ("w", l, i, 0), driver + wires.row_ohm))
-            if held and not backward and wires.drive == "two":
-                resistors.append((("in", l, i), ("w", l, i, cols - 1), driver + wires.row_ohm))
-            resistors += [(("w", l, i, j), ("w", l, i, j + 1), wires.row_ohm) for j in range(cols - 1)]
-            cells = [j for j in range(cols) if g[i, j] > 0]
-            resistors += [(("w", l, i, j), ("b", i, j), 1e6 / g[i, j]) for j in cells]
-    for j in range(cols):
-        resistors += [(("b", i, j), ("b", i + 1, j), wires.column_ohm) for i in range(rows - 1)]
-        resistors.append((("b", rows - 1, j), ("out", j), sense + wires.column_ohm))
-        if backward and wires.backward_drive == "two":
-            resistors.append((("b", 0, j), ("out", j), sense + wires.column_ohm))
-    return resistors
-
-
-def nodal(resistors, driven, read):
-    """Currents `[driven, read]` in uA into the nodes `read`, at 0 V like all ports, per volt at `driven`."""
-    same = {}
-
-    def name(node):
-        while node in same:
-            node = same[node]
-        return node
-
-    for a, b, ohm in resistors:
-        # Wires without resistance join their ends; a port keeps its own name.
-        a, b = sorted((name(a), name(b)), key=lambda node: node[0] in ("in", "out"))
-        if ohm == 0 and a != b:
-            same[a] = b
-    kept = [(name(a), name(b), 1e6 / ohm) for a, b, ohm in resistors if ohm > 0]
-    nodes = {node: k for k, node in enumerate(dict.fromkeys(n for a, b, _ in kept for n in (a, b)))}
-    a, b = (np.array([nodes[resistor[end]] for resistor in kept]) for end in (0, 1))
-    g = np.array([resistor[2] for resistor in kept])
-    n = len(nodes)
-    at = np.concatenate([a, b, a, b]), np.concatenate([a, b, b, a])
-    y = sparse.coo_array((np.concatenate([g, g, -g, -g]), at), shape=(n, n)).tocsc()
-    ports = {node for node in nodes if node[0] in ("in", "out")}
-    inner = np.array([k for node, k in nodes.items() if node not in ports and y[[k], [k]] > 0], int)
-    lu = scipy.sparse.linalg.splu(y[inner][:, inner]) if len(inner) else None
-    currents = np.zeros((len(driven), len(read)))
-    for row, node in enumerate(driven):
-        v = np.zeros(n, np.longdouble)
-        if node in nodes:
-            v[nodes[node]] = 1
-        for _ in range(6 if len(inner) else 0):  # refined, the current balance taken in higher precision
-            flow, balance = g * (v[a] - v[b]), np.zeros(n, np.longdouble)
-            np.add.at(balance, a, flow)
-            np.add.at(balance, b, -flow)
-            v[inner] -= lu.solve(balance[inner].astype(float))
-        flow, balance = g * (v[a] - v[b]), np.zeros(n, np.longdouble)
-        np.add.at(balance, a, flow)
-        np.add.at(balance, b, -flow)
-        currents[row] = [-balance[nodes[node]] if node in nodes else 0 for node in read]
-    return currents
-
-
-def reference(layers, wires, active=None):
-    """The matrix `[rows, cols]` in uS by nodal analysis; a second layer is driven the other way round."""
-    rows, cols = layers[0].shape
-    resistors = netlist(layers, wires, active)
-    read = [("out", j) for j in range(cols)]
-    each = [nodal(resistors, [("in", l, i) for i in range(rows)], read) for l in range(len(layers))]
-    return each[0] if len(layers) == 1 else each[0] - each[1]
-
-
-def deviation(found, expected):
-    """The largest difference, over the largest value."""
-    return np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-300)
 
 
 # --- agreement ---
@@ -504,26 +422,142 @@ def test_solving_a_tile_takes_less_than_ten_megabytes():
     assert peak < 10e6
 
 
+# --- borders without cells, several arrays, one thread ---
+
+BORDERS = [(0, 0, 0, 0), (2, 0, 0, 0), (0, 3, 0, 0), (0, 0, 2, 0), (0, 0, 0, 2), (1, 2, 3, 1)]
+
+
+@pytest.mark.parametrize("borders", BORDERS, ids=str)
+@pytest.mark.parametrize("case", ["typical", "two-sided", "no ports", "huge, two-sided", "columns only"])
+def test_borders_without_cells_are_only_wire(case, borders):
+    top, bottom, left, right = borders
+    g = np.pad(array(30, 5, 3, zeros=0), ((top, bottom), (left, right)))
+    wires = dataclasses.replace(CASES[case], backward_driver_ohm=10.0, backward_sense_ohm=20.0)
+    rows, cols = g.shape
+    matrix = transfer_matrix(g, wires)
+    assert deviation(matrix, reference([g], wires)) < 1e-12
+    assert np.count_nonzero(matrix) == 15
+    driven, read = [("out", j) for j in range(cols)], [("in", 0, i) for i in range(rows)]
+    back = nodal(netlist([g], wires, backward=True), driven, read).T
+    assert deviation(backward_matrix(g, wires), back) < 1e-12
+    v = np.random.default_rng(31).uniform(0.1, 0.3, rows) * (np.arange(rows) % 3 > 0)
+    for idle_row in ("cut", "floating"):
+        some = dataclasses.replace(wires, idle_row=idle_row)
+        exact = v @ reference([g], some, v != 0)
+        np.testing.assert_allclose(solve_active(g, v, some), exact, rtol=1e-10, atol=1e-12)
+
+
+def test_an_array_without_cells_conducts_nothing():
+    for wires in (TYPICAL, Wires()):
+        np.testing.assert_array_equal(transfer_matrix(np.zeros((3, 2)), wires), np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("case", ["typical", "two-sided"])
+@pytest.mark.parametrize("differential", ["apart", "shared"])
+@pytest.mark.parametrize("shape", [(3, 40, 24), (3, 24, 40)], ids=str)
+def test_several_arrays_at_once_have_the_bits_of_each_alone(case, differential, shape):
+    plus, minus = (array(seed, 3 * shape[1], shape[2]).reshape(shape) for seed in (32, 33))
+    plus[1, :5], minus[1, :5] = 0, 0  # an array with another border
+    wires = dataclasses.replace(CASES[case], differential=differential, idle_row="cut", bit_segments=2)
+    for use in (lambda *g: pair_matrix(*g, wires, 0.4), lambda g, _: transfer_matrix(g, wires)):
+        together = use(plus, minus)
+        np.testing.assert_array_equal(together, [use(p, m) for p, m in zip(plus, minus, strict=True)])
+    np.testing.assert_array_equal(backward_matrix(plus, wires), [backward_matrix(p, wires) for p in plus])
+
+
+PRODUCTS = [(1, 3, 5), (7, 64, 64), (2, 300, 700), (131, 257, 100), (513, 100, 99), (65, 700, 131)]
+
+
+@pytest.mark.parametrize("shape", PRODUCTS, ids=str)
+def test_products_in_parts_are_products(shape):
+    rows, inner, cols = shape
+    rng = np.random.default_rng(34)
+    a, b = rng.normal(size=(2, rows, inner)), rng.normal(size=(2, inner, cols))
+    np.testing.assert_allclose(_product(a, b), a @ b, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(_product(a, b.transpose(0, 2, 1).copy().transpose(0, 2, 1)), a @ b, atol=1e-12)
+
+
+def test_blas_never_gets_enough_work_for_two_threads(monkeypatch):
+    sizes, multiply = [], np.matmul
+
+    def seen(a, b, **options):
+        sizes.append((a.shape[-2], a.shape[-1], b.shape[-1]))
+        return multiply(a, b, **options)
+
+    monkeypatch.setattr(np, "matmul", seen)
+    transfer_matrix(array(35, 6, 300), CASES["two-sided"])
+    transfer_matrix(array(36, 103, 101)[:, :100], TYPICAL)
+    transfer_matrix(array(38, 120, 1), TYPICAL)
+    assert 0.9 * ONE_THREAD < max(rows * inner * cols for rows, inner, cols in sizes) <= ONE_THREAD
+    # Products with a vector go to another routine, which takes two threads from 96 x 96 on.
+    vectors = [rows * inner * cols for rows, inner, cols in sizes if 1 in (rows, cols)]
+    assert vectors
+    assert max(vectors) <= 96 * 96
+
+
+@pytest.mark.slow
+def test_settings_of_blas_change_no_bit():
+    code = (
+        "import hashlib, numpy as np; from pcmc.accel.wires import *;"
+        "g = np.random.default_rng(37).uniform(0, 25, (150, 140));"
+        "print(hashlib.sha256(transfer_matrix(g, Wires(1.0, 2.0, 100.0, 50.0)).tobytes()).hexdigest())"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for threads in ("1", "2")
+    ]
+    assert runs[0].stdout == runs[1].stdout
+
+
+# --- the section of a chip file ---
+
+
+def test_the_section_of_a_chip_file_is_checked_field_by_field():
+    table = {"row_ohm": 1, "idle_row": "cut", "word_segments": 2}
+    assert take_section(Wires, "wires", table, "my.toml") == Wires(
+        row_ohm=1.0, idle_row="cut", word_segments=2
+    )
+    assert take_section(Wires, "wires", {}, "my.toml") == Wires()
+    for table, says in [
+        ({"row_ohm": 1e-13}, "row_ohm = 1e-13: must be 0 or a number from 1e-12 to 1e+12 ohm"),
+        ({"drive": "both"}, 'drive = "both": must be one of "one", "two"'),
+        ({"bit_segments": 0}, "bit_segments = 0: must be a whole number from 1 to 65,536"),
+        ({"row_ohms": 1.0}, "row_ohms: unknown field; did you mean row_ohm?"),
+    ]:
+        with pytest.raises(ChipError, match=re.escape(f"my.toml: [wires] {says}")):
+            take_section(Wires, "wires", table, "my.toml")
+
+
+def test_numbers_are_kept_as_floats():
+    assert isinstance(Wires(row_ohm=1).row_ohm, float)
+
+
 # --- bad input ---
 
 
 @pytest.mark.parametrize("name", ["row_ohm", "column_ohm", "driver_ohm", "sense_ohm", "backward_sense_ohm"])
 @pytest.mark.parametrize("ohm", [-1.0, float("nan"), float("inf"), 1e-13, 1e13, "1", True, None])
 def test_a_resistance_out_of_range_is_refused_by_name(name, ohm):
-    with pytest.raises(ChipError, match=f"wires: {name} must be 0 or from 1e-12 to 1e.12 ohm, not"):
+    with pytest.raises(ChipError, match=f"wires: {name} = .*: must be 0 or a number from 1e-12 to 1e.12 ohm"):
         Wires(**{name: ohm})
 
 
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("drive", "both", "drive must be one of one, two"),
-        ("backward_drive", 2, "backward_drive must be one of one, two"),
-        ("idle_row", "open", "idle_row must be one of grounded, cut, floating"),
-        ("differential", ["apart"], "differential must be one of apart, shared"),
-        ("word_segments", 0, "word_segments must be an integer of at least 1"),
-        ("bit_segments", 2.0, "bit_segments must be an integer of at least 1"),
-        ("bit_segments", True, "bit_segments must be an integer of at least 1"),
+        ("drive", "both", "drive = .*: must be one of .one., .two."),
+        ("backward_drive", 2, "backward_drive = .*: must be one of .one., .two."),
+        ("idle_row", "open", "idle_row = .*: must be one of .grounded., .cut., .floating."),
+        ("differential", ["apart"], "differential = .*: must be one of .apart., .shared."),
+        ("word_segments", 0, "word_segments = .*: must be a whole number from 1"),
+        ("bit_segments", 2.0, "bit_segments = .*: must be a whole number from 1"),
+        ("bit_segments", True, "bit_segments = .*: must be a whole number from 1"),
     ],
 )
 def test_a_wrong_choice_is_refused_by_name(name, value, says):

@@ -343,11 +343,46 @@ def test_chips_lists_all_and_shows_one(done, tmp_chdir):
     every = json.loads(done("chips", "--json"))
     assert [one["name"] for one in every] == pcmc.chip_names()
     assert json.loads(done("chips", "nature2018", "--json")) == every[pcmc.chip_names().index("nature2018")]
-    text = done("chips", "nature2018")
+    text = done("chips", "show", "nature2018")
+    assert text == done("chips", "nature2018")
     assert "[tile]" in text
     assert "rows = 513" in text
     (tmp_chdir / "mine.toml").write_text('extends = "nature2018"\nname = "mine"\n')
-    assert "name: mine" in done("chips", "mine.toml")
+    assert "name: mine" in done("chips", "show", "mine.toml")
+    assert json.loads(done("chips", "show", "mine.toml", "--json"))["name"] == "mine"
+
+
+def test_chips_show_needs_one_name(run, refused):
+    for words in (["show"], ["show", "nature2018", "nature2018"], ["nature2018", "nature2018"]):
+        result = run("chips", *words)
+        assert result.code == 2
+        assert "pcmc chips show CHIP shows one" in " ".join(result.err.replace("│", " ").split())
+    assert "no chip of that name" in refused("chips", "show", "nature2o18")
+
+
+def test_run_and_compare_show_what_clipped(done, images):
+    text = done("run", "digits-mlp", "--input", images, "--physics", "adc")
+    assert "none of 4,040 conversions clipped" in text
+    facts = json.loads(done("run", "digits-mlp", "--input", images, "--physics", "adc", "--json"))
+    session = pcmc.Session(program(), "adc")
+    session.run(None, {"x": np.load(images)["x"]})
+    assert facts["saturation"] == {
+        name: {"conversions": one.conversions, "clipped": one.clipped}
+        for name, one in session.saturation.items()
+    }
+    assert json.loads(done("run", "digits-mlp", "--input", images, "--json"))["saturation"] == {}
+    assert "conversions clipped" not in done("run", "digits-mlp", "--input", images)
+    words = ["compare", "digits-mlp", "--data", images, "--seeds", "2", "--physics", "adc"]
+    assert "none of 8,080 conversions clipped" in done(*words)
+
+
+def test_the_share_that_clipped_is_said_with_where_most_did():
+    counts = {
+        "a": {"conversions": 1000, "clipped": 1},
+        "b": {"conversions": 500, "clipped": 14},
+        "c": {"conversions": 0, "clipped": 0},
+    }
+    assert text_of.clipped(counts) == "0.01 of 1,500 conversions clipped; most in b: 0.028"
 
 
 def test_models_lists_the_shipped_ones(done):
@@ -370,6 +405,9 @@ COMMANDS = {
         "--output",
         "--graph",
         "--check",
+        "--calibrate",
+        "--calibrate-what",
+        "--threads",
         "--json",
     ),
     "run": (
@@ -383,6 +421,8 @@ COMMANDS = {
         "--physics",
         "--seed",
         "--threads",
+        "--calibrate",
+        "--calibrate-what",
         "--json",
     ),
     "compare": (
@@ -392,6 +432,8 @@ COMMANDS = {
         "--metric",
         "--ablate",
         "--by-layer",
+        "--calibrate",
+        "--calibrate-what",
         "--at",
         "--compensation",
         "--chip",

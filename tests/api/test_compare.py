@@ -354,7 +354,25 @@ def test_the_result_is_plain_data():
     assert again["chip"] == "nature2018"
     assert again["samples"] == 40
     assert again["seeds"] == [0, 1]
-    assert again["physics"] == ["dac", "adc", "programming_error", "read_noise"]
+    assert again["physics"] == ["dac", "adc", "programming_error", "read_noise", "drift"]
     assert again["metrics"]["accuracy"]["physics"]["mean"] == pytest.approx(
         np.mean(again["metrics"]["accuracy"]["physics"]["values"])
     )
+
+
+def test_effects_of_the_output_converters_are_ablated_with_them():
+    """Without converters there is neither their noise nor their mismatch; alone each has the converters."""
+    spec = pcmc.load_chip("nature2018")
+    spec = dataclasses.replace(spec, adc=dataclasses.replace(spec.adc, noise_lsb=4.0, gain_error=0.1))
+    physics = "adc,readout_noise,mismatch,programming_error"
+    found = pcmc.compare("digits-mlp", spec, data=images(), seeds=2, physics=physics, ablate=True)
+    by_name = {one.effect: one for one in found.ablation}
+    assert by_name.keys() == {"adc", "readout_noise", "mismatch", "programming_error"}
+    only = pcmc.compare("digits-mlp", spec, data=images(), seeds=2, physics="programming_error", metric="mse")
+    without = pcmc.compare(
+        "digits-mlp", spec, data=images(), seeds=2, physics=physics, metric="mse", ablate=True
+    )
+    adc = next(one for one in without.ablation if one.effect == "adc")
+    assert adc.without["mse"].values == only.metrics["mse"]["physics"]["values"]
+    for name in ("readout_noise", "mismatch"):
+        assert by_name[name].alone["output_error"].mean > by_name["adc"].alone["output_error"].mean

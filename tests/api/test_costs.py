@@ -20,7 +20,7 @@ from pcmc.workflows.metrics import OUTPUT_ERROR, cost, interval, output_error
 from pcmc.workflows.runs import Bench, Job, Judge
 
 SEEDS = (3, 8)
-EFFECTS = ("dac", "adc", "programming_error", "read_noise")
+EFFECTS = ("dac", "adc", "programming_error", "read_noise", "drift")
 
 
 @cache

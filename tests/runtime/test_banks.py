@@ -1,14 +1,18 @@
 """A bank as the physics leaves it: drift with time, its compensation, and physics on some banks only."""
 
+import dataclasses
+
 import builders
 import numpy as np
 import pytest
 
 import pcmc
+from pcmc.accel.cell_specs import FourPcmCellSpec
 from pcmc.accel.cells import make_cell
 from pcmc.accel.physics import Physics
 from pcmc.errors import ChipError, DataError
-from pcmc.runtime.state import program_chip, read_cells
+from pcmc.runtime.reads import Reading, read_bank_cells
+from pcmc.runtime.state import blocks_of, program_chip
 
 CHIP = pcmc.load_chip("nature2018")
 
@@ -33,11 +37,12 @@ def test_drift_alone_multiplies_each_device_by_its_own_power_of_time():
     (bank,) = program.banks.values()
     physics = Physics(drift=True)
     state = program_chip(program, physics, seed=3).banks[bank.name]
-    before = read_cells(bank, state, CHIP, physics, 3)
-    after = read_cells(bank, state, CHIP, physics, 3, at_s=2000.0)
+    before, after = (
+        read_bank_cells(bank, state, CHIP, Reading(physics, 3, 3, at_s)).weights for at_s in (None, 2000.0)
+    )
     large = np.abs(before) > 0.3 * np.abs(before).max()  # away from where nu is clipped by |N|
     nu = -np.log(after[large] / before[large]) / np.log(2000.0 / CHIP.cell.t0_s)
-    x = np.abs(before[large]) * state.unit_us / CHIP.cell.significance / CHIP.cell.g_max_fit_us
+    x = np.abs(before[large]) / state.w_max[0] * CHIP.cell.g_max_us / CHIP.cell.g_max_fit_us
     mean = np.clip(-0.0155 * np.log(x) + 0.0244, 0.049, 0.1)
     deviation = np.clip(-0.0125 * np.log(x) - 0.0059, 0.008, 0.045)
     score = (nu - mean) / deviation
@@ -131,7 +136,7 @@ def test_stuck_devices_are_those_of_the_chip_whatever_is_written():
     )
     (bank,) = program.banks.values()
     state = program_chip(program, Physics(stuck=True), seed=5).banks[bank.name]
-    g_max = make_cell(program.chip.cell).g_max
+    g_max = program.chip.cell.g_max_us
     exact = program_chip(program, Physics(), seed=5).banks[bank.name].devices.g_plus
     plus = state.devices.g_plus
     changed = plus != exact
@@ -154,7 +159,9 @@ def test_fast_noise_is_new_at_each_read_and_has_the_variance_of_the_devices():
     session = pcmc.Session(program, physics=Physics(read_noise="fast"), seed=6)
     found = reads(program, session)
     state = session.state.banks[bank.name]
-    variance = make_cell(CHIP.cell).noise_variance(state.devices, state.unit_us, part="all").reshape(60, 12)
+    (block,) = blocks_of(bank)
+    cell = make_cell(CHIP.cell)
+    variance = cell.noise_variance(block.devices(state.devices)) / (cell.full_us / state.w_max) ** 2
     (x,) = inputs(program).values()
     ratio = found.var(axis=0, ddof=1) / ((x * x) @ variance)
     assert abs(ratio.mean() - 1) < 5 * np.sqrt(2 / (len(found) * ratio.size))
@@ -196,8 +203,10 @@ def test_the_state_of_a_cell_with_several_pairs_is_saved_and_read_again(tmp_path
     from pcmc.runtime.program_file import load, load_state, save
 
     tables = pcmc.accel.chip.chip_to_dict(CHIP)
-    tables["cell"].update(kind="4pcm")
-    tables["cell"].pop("low_tier_in_inference")
+    fields = {field.name for field in dataclasses.fields(FourPcmCellSpec)}
+    tables["cell"] = {name: value for name, value in tables["cell"].items() if name in fields} | {
+        "kind": "4pcm"
+    }
     program = builders.compiled_like_onnxruntime(
         builders.mlp([50, 20], bias=False), pcmc.accel.chip.chip_from_dict(tables, "test")
     )

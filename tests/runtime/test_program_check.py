@@ -360,6 +360,8 @@ def test_states_of_another_program_or_of_nonsense_are_refused():
     for message, one in wrong.items():
         with pytest.raises(ProgramError, match=message):
             check_state(one, program())
-    for name, value in (("w_max", 0.0), ("w_max", np.nan), ("unit_us", np.inf), ("bias_drive", -1.0)):
+    w_max = state().banks["dense1"].w_max
+    zero, none = (np.full_like(w_max, value) for value in (0.0, np.nan))
+    for name, value in (("w_max", zero), ("w_max", none), ("bias_drive", np.inf), ("bias_drive", -1.0)):
         with pytest.raises(ProgramError, match="not positive and finite"):
             check_state(with_held(**{name: value}), program())

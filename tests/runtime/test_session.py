@@ -386,7 +386,9 @@ def test_samples_do_not_depend_on_their_batch(name, physics):
 
 def test_all_effects_off_is_ideal_to_the_bit():
     spec = changed_chip(
-        dac={"on": False}, adc={"on": False}, effects={"programming_error": False, "read_noise": "off"}
+        dac={"on": False},
+        adc={"on": False},
+        effects={"programming_error": False, "read_noise": "off", "drift": False},
     )
     program = pcmc.compile(zoo.path("digits-cnn"), spec)
     ideal = output(program, images())

@@ -16,6 +16,8 @@ from pcmc.runtime.times import seconds
         ("1d", 86_400),
         ("2w", 1_209_600),
         ("1e3s", 1000),
+        ("2.5ms", 2.5e-3),
+        ("40ns", 40e-9),
         (7, 7),
     ],
 )
@@ -31,5 +33,5 @@ def test_a_year_has_the_length_of_a_julian_one():
     "text", ["", "h", "1 fortnight", "-1s", "1.2.3s", "nan", "1h30", float("nan"), float("inf"), -1]
 )
 def test_what_is_no_time_is_refused(text):
-    with pytest.raises(DataError, match="should be a number with a unit of s, min, h, d, w, y"):
+    with pytest.raises(DataError, match="should be a number with a unit of ns, us, ms, s, min, h, d, w, y"):
         seconds(text)
