@@ -107,8 +107,8 @@ INLINE void FN(quartet)(const uint32_t key[4], FN(words) c0, uint32_t c1, uint32
 }
 
 /* Number `word` of the four alone, as roots(l) * t. */
-INLINE void FN(one_of_quartet)(const uint32_t key[4], FN(words) c0, uint32_t c1, uint32_t c2, uint32_t c3, int64_t word,
-                               FN(floats) *l, FN(floats) *t)
+INLINE void FN(one_of_quartet)(const uint32_t key[4], FN(words) c0, uint32_t c1, uint32_t c2, uint32_t c3,
+                               int64_t word, FN(floats) *l, FN(floats) *t)
 {
     FN(words) x[4] = {c0, FN(spread)(c1), FN(spread)(c2), FN(spread)(c3)};
     FN(floats) cosine, sine;

@@ -1,7 +1,7 @@
 /* Convolutions for one instruction set; included by _tile_read_isa.h. */
 
-/* Rows of an image or an output below this many values are copied by masked vectors: a call or a loop of odd length
- * for each would cost more than it does. */
+/* Rows of an image or an output below this many values are copied by masked vectors: a call or a loop of odd
+ * length for each would cost more than it does. */
 enum { FN(SHORT) = 2 * VL };
 
 /* `rows` rows of n < SHORT values each, from one place to another. */
@@ -84,8 +84,8 @@ static TARGET void FN(fill_short_rows)(const struct planes *p, const struct pcmc
         }
 }
 
-/* Copies rows [first, last) of the planes from an image, through the DAC if it is on. Padding is not written: it has
- * been zero since the planes were allocated. `line` has room for a channel of the image. */
+/* Copies rows [first, last) of the planes from an image, through the DAC if it is on. Padding is not written:
+ * it has been zero since the planes were allocated. `line` has room for a channel of the image. */
 static TARGET void FN(fill_planes)(const struct planes *p, const struct pcmc_window *w,
                                    const struct pcmc_images *im, const float *image, int64_t first,
                                    int64_t last, struct step dac, float levels, float *restrict line,
@@ -134,8 +134,8 @@ static TARGET void FN(fill_planes)(const struct planes *p, const struct pcmc_win
 }
 
 /* `rows` rows of n values between a plane and sums. */
-static TARGET inline void FN(move_rows)(enum move move, float *plane, int64_t out_width, float *sums, int64_t width,
-                                        int64_t n, int64_t rows)
+static TARGET inline void FN(move_rows)(enum move move, float *plane, int64_t out_width, float *sums,
+                                        int64_t width, int64_t n, int64_t rows)
 {
     if (n < FN(SHORT)) {
         if (move == ADD)
@@ -158,8 +158,8 @@ struct FN(stretch) {
     int64_t q, end, oy, ox;
 };
 
-/* The positions of a stretch of nc columns between their sums and the rows of their output planes, garbage columns left
- * out. */
+/* The positions of a stretch of nc columns between their sums and the rows of their output planes, garbage
+ * columns left out. */
 static TARGET void FN(move_columns)(enum move move, float *planes, float *acc, int64_t nc, struct FN(stretch) at,
                                     int64_t width, int64_t out_width, int64_t out_size)
 {
@@ -215,7 +215,9 @@ static TARGET void FN(conv_noise)(const struct pcmc_block *block, struct FN(scen
     int64_t inputs = block->rows - block->bias;
     const float *variance = noise->variance ? noise->variance + block->offset : NULL;
     for (int64_t b = 0; b < nc; b++) {
-        float start = variance && block->bias ? variance[inputs * block->cols + j + b] * scene->raised_drive : 0.0f;
+        float start = 0.0f;
+        if (variance && block->bias)
+            start = variance[inputs * block->cols + j + b] * scene->raised_drive;
         if (noise->floor)
             start += noise->floor[at + b] * (scene->adc.scale * scene->adc.scale);
         FN(fill)(sums + b * ACC_LD, nv * VL, start);
@@ -241,8 +243,8 @@ static TARGET int64_t FN(count_columns)(const float *acc, int64_t nc, struct FN(
     return clipped;
 }
 
-/* Sums of nc columns at the positions of a stretch, n lanes, to what the ADC makes of them; `at`: the first column's
- * conversion. */
+/* Sums of nc columns at the positions of a stretch, n lanes, to what the ADC makes of them; `at`: the first
+ * column's conversion. */
 static TARGET void FN(conv_digitize)(struct FN(scene) *scene, struct FN(stretch) stretch, int64_t nc, int64_t n,
                                      int64_t at, float *acc)
 {
@@ -257,7 +259,8 @@ static TARGET void FN(conv_digitize)(struct FN(scene) *scene, struct FN(stretch)
                                             apart ? 1.0f : adc.step.div, conv->adc_levels);
     for (int64_t b = 0; b < nc; b++)
         if (apart)
-            FN(to_values_alike)(acc + b * ACC_LD, n, adc.scale, columns.step[b], columns.shift[b], conv->adc_levels);
+            FN(to_values_alike)(acc + b * ACC_LD, n, adc.scale, columns.step[b], columns.shift[b],
+                                conv->adc_levels);
         else
             FN(quantize)(acc + b * ACC_LD, acc + b * ACC_LD, n, adc.step, conv->adc_levels);
 }

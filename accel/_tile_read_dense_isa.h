@@ -53,8 +53,8 @@ static TARGET int FN(worth_a_copy)(const struct FN(chunk) *chunk, int64_t cols)
     return cols >= 128 && chunk->n >= 32;
 }
 
-/* Adds to the sums of one vector its products with n rows of nv vectors of lanes: rows as they lie in memory, which
- * then need not wait for each other's pages. The sums are those of the micro-kernels to the bit. */
+/* Adds to the sums of one vector its products with n rows of nv vectors of lanes: rows as they lie in memory, at
+ * the speed of memory. The sums are those of the micro-kernels to the bit. */
 static TARGET void FN(multiply_rows)(const float *x, const float *lanes, int64_t cols, int64_t n, int64_t nv,
                                      float *sums)
 {
@@ -81,8 +81,8 @@ static TARGET void FN(multiply_rows)(const float *x, const float *lanes, int64_t
 }
 
 /* Adds to the sums of all vectors their products with n rows of a strip of nv vectors of lanes. */
-static TARGET void FN(multiply_strip)(const struct FN(chunk) *chunk, const float *x, int64_t ldx, const float *lanes,
-                                      int64_t cols, int64_t n, int64_t nv, float *sums)
+static TARGET void FN(multiply_strip)(const struct FN(chunk) *chunk, const float *x, int64_t ldx,
+                                      const float *lanes, int64_t cols, int64_t n, int64_t nv, float *sums)
 {
     int copy = FN(worth_a_copy)(chunk, cols);
     if (nv > FN(widest)[0]) {
@@ -153,7 +153,8 @@ static TARGET void FN(dense_sums)(const struct pcmc_block *block, int64_t index,
     int noisy = is_noisy(noise), turned = noisy && chunk->n == 1 && (noise->key[2] & 1);
     if (turned)
         FN(dense_variance)(block, chunk, j, nv, at);
-    FN(bias_lanes)(chunk->sums, w + inputs * block->cols + j, chunk->n, nv * VL, block->bias ? chunk->drive : NULL);
+    FN(bias_lanes)(chunk->sums, w + inputs * block->cols + j, chunk->n, nv * VL,
+                   block->bias ? chunk->drive : NULL);
     FN(multiply_strip)(chunk, chunk->x + block->row0, chunk->ldx, w + j, block->cols, inputs, nv, chunk->sums);
     if (noisy && !turned)
         FN(dense_variance)(block, chunk, j, nv, at);
@@ -201,7 +202,8 @@ static TARGET void FN(dense_block)(const struct pcmc_block *block, int64_t index
             continue;
         }
         for (int64_t k = 0, run = sum_run(block->cols, inputs); k < inputs; k += run)
-            FN(add_run)(chunk, x + k, w + k * block->cols + j, block->cols, min64(run, inputs - k), nv, out, width);
+            FN(add_run)(chunk, x + k, w + k * block->cols + j, block->cols, min64(run, inputs - k), nv, out,
+                        width);
         if (drive) {
             FN(bias_lanes)(chunk->sums, bias + j, chunk->n, nv * VL, drive);
             FN(add_vectors)(out, chunk->sums, chunk->n, width, chunk->ldo);

@@ -47,9 +47,9 @@ Words = NDArray[np.uint64]
 
 # Floats behind the cells that the kernels may read (and never use): PCMC_CELL_PADDING in _tile_read.h.
 CELL_PADDING = 64
-# Multiplications that are worth a thread: waking one takes as long as some millions of them. A value that
+# Multiplications that are worth a thread: waking one takes as long as a million or two of them. A value that
 # goes in or out counts as MOVE.
-WORTH_A_THREAD = 1 << 23
+WORTH_A_THREAD = 1 << 21
 MOVE = 16
 # A converter's levels are rounded in float32, exact up to here.
 MOST_LEVELS = 1 << 21

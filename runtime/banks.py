@@ -4,8 +4,8 @@ digital unit does after.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from pcmc.accel.periphery import Drivers, Part
 from pcmc.accel.physics import Physics
 from pcmc.accel.random import gaussian_key, stream
 from pcmc.runtime.calibration import BankCalibration, as_driven
-from pcmc.runtime.program import Bank, Read
-from pcmc.runtime.reads import Found, Reading
-from pcmc.runtime.state import BankState, blocks_of, place
+from pcmc.runtime.program import Bank, Program, Read
+from pcmc.runtime.reads import Found, Reading, read_chip
+from pcmc.runtime.state import BankState, ChipState, blocks_of, place
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -221,17 +221,31 @@ def _digital(
     return gain, bias
 
 
-def drift_gain(bank: Bank, before: Floats, now: Floats, compensation: str) -> Floats:
-    """What undoes the mean drift: the sum of |weight|, as reference reads of one row after the other found it
-    at the first read, over what they find now; of the matrix, or of each column. (aihwkit's global drift
-    compensation is the former.)
+def drift_gains(
+    program: Program, state: ChipState, reading: Reading, found: Mapping[str, Found], compensation: str
+) -> dict[str, Floats]:
+    """What undoes the mean drift of each bank, `[1]` or `[cols]`; none without drift, or a compensation.
+
+    It is the sum of |weight|, as reference reads of one row after the other found it at the first read, over
+    what they find now; of the matrix ("global": aihwkit's global drift compensation), or of each column.
 
     Args:
-        bank: says where each cell lies.
-        before: the weights `[cells]` at the first read.
-        now: the weights at the time of the reads to come.
-        compensation: "global" or "column".
+        program: says where each cell lies.
+        state: the devices.
+        reading: the reads to come.
+        found: what they find.
+        compensation: one of COMPENSATIONS.
     """
+    if compensation == "none" or not reading.physics.drift or reading.at_s is None:
+        return {}
+    first = read_chip(program, state, replace(reading, at_s=None))
+    return {
+        name: _drift_gain(program.banks[name], first[name].weights, now.weights, compensation)
+        for name, now in found.items()
+    }
+
+
+def _drift_gain(bank: Bank, before: Floats, now: Floats, compensation: str) -> Floats:
     column = np.empty(bank.cells.size, np.int64)
     for block in blocks_of(bank):
         rows, cols = block.shape

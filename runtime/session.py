@@ -25,7 +25,7 @@ from pcmc.runtime.banks import (
     COMPENSATIONS,
     LoadedBank,
     Saturation,
-    drift_gain,
+    drift_gains,
     ideal_bank,
     output_shape,
     physical_bank,
@@ -156,27 +156,21 @@ class Session:
             self._wired = solve_wires(program, state, reading)
             state = replace(state, wired=self._wired)
         found = read_chip(program, state, reading)
-        first = None
-        if self.compensation != "none" and self.physics.drift and self.at_s is not None:
-            first = read_chip(program, state, replace(reading, at_s=None))
-        loaded = {}
-        for name, bank in program.banks.items():
-            if name not in found:
-                loaded[name] = ideal_bank(bank)
-                continue
-            gain = None
-            if first is not None:
-                gain = drift_gain(bank, first[name].weights, found[name].weights, self.compensation)
-            loaded[name] = physical_bank(
+        gains = drift_gains(program, state, reading, found, self.compensation)
+        return {
+            name: ideal_bank(bank)
+            if name not in found
+            else physical_bank(
                 bank,
                 state.banks[name],
                 found[name],
                 program.chip,
                 reading,
-                drift_gain=gain,
+                drift_gain=gains.get(name),
                 calibration=self.calibration.get(name),
             )
-        return loaded
+            for name, bank in program.banks.items()
+        }
 
     @property
     def wires(self) -> WiredChip | None:

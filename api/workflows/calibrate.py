@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pcmc.accel.physics import Physics, resolve
 from pcmc.errors import DataError
 from pcmc.progress import progress
-from pcmc.runtime.banks import COMPENSATIONS, LoadedBank, drift_gain, ideal_bank, physical_bank, read_bank
+from pcmc.runtime.banks import COMPENSATIONS, LoadedBank, drift_gains, ideal_bank, physical_bank, read_bank
 from pcmc.runtime.calibration import (
     KINDS,
     BankCalibration,
@@ -231,14 +231,8 @@ def _load(
     """The chip that a Session of the same arguments has."""
     state = program_chip(program, physics, seed, only, at_s, threads)
     reading = Reading(physics, seed, state.seed, at_s, 0, threads)
-    found, gains = read_chip(program, state, reading), {}
-    if compensation != "none" and physics.drift and at_s is not None:
-        first = read_chip(program, state, replace(reading, at_s=None))
-        gains = {
-            name: drift_gain(program.banks[name], first[name].weights, found[name].weights, compensation)
-            for name in found
-        }
-    return _Chip(state, reading, found, gains)
+    found = read_chip(program, state, reading)
+    return _Chip(state, reading, found, drift_gains(program, state, reading, found, compensation))
 
 
 def _bank(

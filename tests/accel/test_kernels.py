@@ -1,9 +1,11 @@
 """Tile reads: the compiled kernels against their numpy twins, and both against judges that neither knows."""
 
+import itertools
 import os
 import re
 import subprocess
 import sys
+import threading
 import zlib
 from dataclasses import replace
 
@@ -31,7 +33,7 @@ CONVERTERS = {
 # (vectors, inputs, outputs): none, one, odd, the edge of a tile and beyond, one column, one row.
 DENSE = [
     (0, 5, 7), (1, 1, 1), (1, 513, 100), (3, 512, 99), (33, 129, 257), (50, 40, 1), (9, 1, 40),
-    (70, 514, 101), (40, 33, 1030),
+    (70, 514, 101), (40, 33, 1030), (1, 70, 1030), (70, 300, 1030),
 ]  # fmt: skip
 
 SQUARE = (1, 1, 1, 1)
@@ -269,6 +271,26 @@ def test_any_number_of_threads_gives_equal_bits(monkeypatch, threads, converters
             np.testing.assert_array_equal(one.view(np.int32), many.view(np.int32))
 
 
+def test_reads_of_several_threads_of_a_program_do_not_disturb_each_other(monkeypatch):
+    monkeypatch.setattr(tile, "WORTH_A_THREAD", 1)
+    bank, x = bank_of(70, 45), seeded(1).standard_normal((53, 70), np.float32)
+    expected, wrong = tile.read(x, bank), []
+
+    def many(seed):
+        rng = np.random.default_rng(seed)
+        for n, threads in zip(rng.integers(1, 54, 300), rng.integers(1, 5, 300), strict=True):
+            wrong.extend(
+                [n] * (not np.array_equal(tile.read(x[:n], bank, threads=int(threads)), expected[:n]))
+            )
+
+    callers = [threading.Thread(target=many, args=(seed,)) for seed in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
 @pytest.mark.parametrize("converters", [Converters(), FULL])
 def test_a_vector_reads_the_same_alone_and_in_a_batch(converters):
     dense, x = bank_of(130, 101), seeded(3).standard_normal((61, 130), np.float32)
@@ -294,8 +316,12 @@ def test_calls_that_count_on_give_the_noise_of_one(cut):
     dense, x = bank_of(130, 101), seeded(3).standard_normal((61, 130), np.float32)
     window, conv = Window((3, 3), pads=SQUARE), bank_of(36, 21)
     photos = seeded(4).standard_normal((61, 4, 3, 4), np.float32)
-    for items, bank, more in ((x, dense, {}), (photos, conv, {"window": window})):
-        noise = noise_for(bank, 4, first=7)
+    wide = tile.make_bank(
+        seeded(5).standard_normal(130 * 300, np.float32), np.array([[0, 0, 130, 300, 0, 0]]), 130, 300
+    )
+    cases = ((x, dense, {}), (x, wide, {}), (photos, conv, {"window": window}))
+    for (items, bank, more), step in itertools.product(cases, (0, 1)):
+        noise = noise_for(bank, 4, first=7, step=step)
         whole = tile.read(items, bank, noise=noise, **more)
         parts = [
             tile.read(items[i : i + cut], bank, noise=replace(noise, first=7 + i), **more)

@@ -21,7 +21,7 @@ KEY = gaussian_key(0, (7,), "readout_noise")
 # Powers of two and whole numbers all the way: whatever the order of sums, every step is exact.
 RANGE, DAC, ADC = 1024.0, 8, 127
 SQUARE = (1, 1, 1, 1)
-# (vectors, inputs, outputs): none, one, odd, the edge of a tile, wide rows, one column, one row.
+# (vectors, inputs, outputs): none, one, odd, the edge of a tile, one column, one row, rows wide and more so.
 DENSE = [
     (0, 5, 7),
     (1, 1, 1),
@@ -31,6 +31,8 @@ DENSE = [
     (50, 40, 1),
     (9, 1, 40),
     (40, 33, 1030),
+    (1, 70, 1030),
+    (70, 300, 1030),
 ]
 # (images, channels, columns, height, width, window, groups)
 CONVOLUTIONS = [
@@ -97,6 +99,7 @@ def noise_for(bank, seed, *, devices, floor):
     return Noise(
         bank.with_variances(cells) if devices else None,
         KEY,
+        step=int(floor),  # odd steps are read the other way round
         first=3,
         floor=rng.integers(0, 3, bank.conversions).astype(np.float32) if floor else None,
     )
