@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pcmc.accel.physics import Physics
     from pcmc.runtime.calibration import Calibration
     from pcmc.runtime.program import Program
-    from pcmc.runtime.program_file import load, load_calibration
+    from pcmc.runtime.program_file import load, load_calibration, load_state
     from pcmc.runtime.session import Session
     from pcmc.workflows.calibrate import calibrate
     from pcmc.workflows.compare import compare
@@ -45,6 +45,7 @@ _HOME = {
     "fit_cell": "pcmc.workflows.fit_cell",
     "load": "pcmc.runtime.program_file",
     "load_calibration": "pcmc.runtime.program_file",
+    "load_state": "pcmc.runtime.program_file",
     "load_chip": "pcmc.accel.chip",
 }
 
@@ -68,6 +69,7 @@ __all__ = [
     "load",
     "load_calibration",
     "load_chip",
+    "load_state",
 ]
 
 

@@ -135,6 +135,14 @@ def run(
     compensation: Compensation = "none",
     calibrate: Calibrate = None,
     calibrate_what: CalibrateWhat = None,
+    state: Annotated[
+        Path | None,
+        typer.Option("--state", metavar="FILE.pcmc", help="Read the devices that --save-state wrote there."),
+    ] = None,
+    save_state: Annotated[
+        Path | None,
+        typer.Option("--save-state", metavar="FILE.pcmc", help="Write the program with its devices."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a program on inputs and write its outputs."""
@@ -157,12 +165,16 @@ def run(
     if samples is not None:
         what = calibrate_what or calibrating.DEFAULT
         found = calibrating.calibrate(loaded, samples, physics=physics, what=what, **options)
-    session = Session(loaded, physics, **options, calibration=None if found is None else found.banks)
+    held = inputs.stored_state(state, calibrating_too=samples is not None)
+    ranges = None if found is None else found.banks
+    session = Session(loaded, physics, **options, state=held, calibration=ranges)
     calibrating.checked_chip(found, session.physics, [seed])
     names = [info.name for info in loaded.outputs]
     results = dict(zip(names, session.run(names, feeds), strict=True))
     if output is not None:
         inputs.write_arrays(results, output)
+    if save_state is not None:
+        session.save(save_state)
     summary = {name: text.array_facts(array) for name, array in results.items()}
     facts = {
         "outputs": summary,

@@ -5,8 +5,8 @@
 
 Each thread count runs in a process of its own, because OpenBLAS reads its number of threads when numpy is
 imported. Both sides of a ratio are timed in turns in one process, so that a busy machine slows both;
-medians are given. After numpy's turn there is a pause, because OpenBLAS's threads go on spinning for a
-while. `ratio` is our time over numpy's: below 1 is faster than numpy, which has no converters and one
+medians are given. After numpy's turn on several threads there is a pause, because OpenBLAS's go on spinning
+for a while. `ratio` is our time over numpy's: below 1 is faster than numpy, which has no converters and one
 block. GFLOP/s count the product alone, with noise, too: its variance is a second product. For Gaussians the
 ratio is to numpy's generator, and G/s are numbers.
 """
@@ -190,8 +190,10 @@ def _row(
     }
 
 
-def _seconds(*calls: Callable[[], Any], turns: int = 25, least: float = 0.004) -> list[float]:
-    """Median seconds of each call, taken in turns, each turn at least `least` seconds long."""
+def _seconds(*calls: Callable[[], Any], turns: int = 11, least: float = 0.02) -> list[float]:
+    """Median seconds of each call, taken in turns, each turn at least `least` seconds long; the first calls of a
+    turn, which find the cache as the others left it, are not counted.
+    """
     repeats = []
     for call in calls:
         call()
@@ -201,11 +203,13 @@ def _seconds(*calls: Callable[[], Any], turns: int = 25, least: float = 0.004) -
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(turns):
         for call, repeat, taken in zip(calls, repeats, times, strict=True):
+            for _ in range(min(repeat, 5)):
+                call()
             start = time.perf_counter()
             for _ in range(repeat):
                 call()
             taken.append((time.perf_counter() - start) / repeat)
-        if len(calls) > 1:
+        if len(calls) > 1 and os.environ.get("OPENBLAS_NUM_THREADS") != "1":
             time.sleep(PAUSE)
     return [statistics.median(taken) for taken in times]
 

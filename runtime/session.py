@@ -193,6 +193,20 @@ class Session:
         )
         return replace(made, wired=self._wired)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the program with its devices as they are; `pcmc.load_state` reads them, `state=` takes them.
+
+        Raises:
+            DataError: in ideal mode there are no devices.
+            OutputError: the path can't be written.
+        """
+        from pcmc.runtime.program_file import save
+
+        state = self.state
+        if state is None:
+            raise DataError("a session in ideal mode has no devices to save: switch physics on")
+        save(self.program, path, state)
+
     def reprogram(self) -> None:
         """Write the program into the devices once more: they miss their targets in another way, and time
         since programming begins again. A state that was given stays as it is, and is not read any more.

@@ -40,7 +40,7 @@ LONGER_FUNCTIONS: dict[str, str] = {}
 PUBLIC = [
     "Calibration", "ChipError", "ChipSpec", "DataError", "ModelError", "OutputError", "PcmcError", "Physics",
     "Program", "ProgramError", "Session", "calibrate", "chip_names", "compare", "compile", "fit_cell", "load",
-    "load_calibration", "load_chip",
+    "load_calibration", "load_chip", "load_state",
 ]  # fmt: skip
 
 # Folders that exist only on one machine; written so that this line is not found itself.

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pcmc.errors import DataError
+from pcmc.errors import DataError, ProgramError
 from pcmc.runtime.onnx_walk import first_line
 from pcmc.workflows.compile import compile, model_path
 
 if TYPE_CHECKING:
     from pcmc.runtime.calibration import Calibration
     from pcmc.runtime.program import Program
+    from pcmc.runtime.state import ChipState
 
 Array = npt.NDArray[Any]
 DEFAULT_CHIP = "nature2018"
@@ -117,6 +118,25 @@ def stored_calibration(name: str, loaded: Program) -> Calibration | None:
     from pcmc.runtime.program_file import load_calibration
 
     return load_calibration(name, loaded)
+
+
+def stored_state(path: Path | None, calibrating_too: bool) -> ChipState | None:
+    """The devices in a .pcmc file; None without one.
+
+    Raises:
+        ProgramError: there are none in it.
+        DataError: the chip is to be calibrated, too, which takes one of its own.
+    """
+    if path is None:
+        return None
+    if calibrating_too:
+        raise DataError("--state and --calibrate: a calibration is that of a newly programmed chip; take one")
+    from pcmc.runtime.program_file import load_state
+
+    state = load_state(path)
+    if state is None:
+        raise ProgramError(f"{path}: holds no devices; pcmc run --save-state writes some")
+    return state
 
 
 def calibration_data(path: Path | None, test: Path | None, loaded: Program) -> dict[str, Array] | None:

@@ -62,9 +62,7 @@ def test_an_effect_is_measured_off_and_alone(effect):
     (one,) = (one for one in found().ablation if one.effect == effect)
     others = ",".join(name for name in EFFECTS if name != effect)
     for index, seed in enumerate(SEEDS):
-        without, alone, full, ideal = (
-            scores(seed, physics) for physics in (others, effect, "full", "ideal")
-        )
+        without, alone, full, ideal = (scores(seed, physics) for physics in (others, effect, "full", "ideal"))
         for name, sign in (("mse", 1), ("accuracy", -1), (OUTPUT_ERROR, 1)):
             assert one.without[name].values[index] == pytest.approx(without[name])
             assert one.alone[name].values[index] == pytest.approx(alone[name])
