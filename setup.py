@@ -14,6 +14,9 @@ extensions = cythonize(
             depends=[
                 "accel/_tile_read.h",
                 "accel/_tile_read_isa.h",
+                "accel/_tile_read_conv_isa.h",
+                "accel/_tile_read_dense_isa.h",
+                "accel/_tile_read_pool.h",
                 "accel/_gaussian.h",
                 "accel/_gaussian_isa.h",
             ],

@@ -9,6 +9,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, TypeAlias
 
+from pcmc.accel.cell_rules import (
+    CUBIC,
+    FIT_TEMPERATURE_K,
+    KELVIN,
+    LOG_LAW,
+    LOSS,
+    SHARE,
+    SPLIT,
+    VOLTAGE,
+    check_deviation,
+    check_drift,
+    check_law,
+    check_stuck,
+)
 from pcmc.accel.fields import Choice, Flag, Real, Reals, Whole, shown
 from pcmc.accel.measured_spec import MeasuredCellSpec
 from pcmc.errors import ChipError
@@ -16,15 +30,9 @@ from pcmc.errors import ChipError
 _SECONDS = Real(1e-12, 1.0, "s")
 _MICROSIEMENS = Real(0.01, 10_000.0, "uS")
 _FACTOR = Real(0.01, 1000.0)
-_SHARE = Real(0.0, 1.0)
-_LOG_LAW = Reals(-10.0, 10.0, 0, 4)  # slope, offset, low, high; or none
 _LAW_ABOVE = Reals(-10.0, 10.0, 0, 9)  # x from which it holds, powers of x; or none
-_KELVIN = Real(1.0, 1000.0, "K")
 _ACTIVATION = Real(0.0, 1.0, "eV")
 _LN_TIME_LAW = Reals(-1000.0, 1000.0, 0, 2, "uS")  # offset, slope over ln t; or none
-
-FIT_TEMPERATURE_K = 300.0
-"""At which the statistics of devices hold, room temperature: the sources of the fits state none (assumed)."""
 
 BOLTZMANN_EV_PER_K = 8.617333262e-5
 """Boltzmann's constant, eV/K (CODATA 2018)."""
@@ -59,24 +67,24 @@ class PcmCellSpec(_Trainable):
     read_noise_max: Annotated[float, Real(0.0, 10.0)] = 0.0
     t0_s: Annotated[float, Real(1e-9, 1e9, "s")]
     t_read_s: Annotated[float, _SECONDS]
-    read_noise_law: Annotated[tuple[float, ...], _LOG_LAW] = ()
+    read_noise_law: Annotated[tuple[float, ...], LOG_LAW] = ()
     read_noise_law_above: Annotated[tuple[float, ...], _LAW_ABOVE] = ()
-    read_noise_split_s: Annotated[float, Real(1e-9, 1e6, "s")] = 1e-3
-    drift_mean: Annotated[tuple[float, ...], _LOG_LAW] = ()
+    read_noise_split_s: Annotated[float, SPLIT] = 1e-3
+    drift_mean: Annotated[tuple[float, ...], LOG_LAW] = ()
     drift_mean_above: Annotated[tuple[float, ...], _LAW_ABOVE] = ()
-    drift_deviation: Annotated[tuple[float, ...], _LOG_LAW] = ()
+    drift_deviation: Annotated[tuple[float, ...], LOG_LAW] = ()
     drift_deviation_above: Annotated[tuple[float, ...], _LAW_ABOVE] = ()
-    stuck_low_fraction: Annotated[float, _SHARE] = 0.0
-    stuck_high_fraction: Annotated[float, _SHARE] = 0.0
+    stuck_low_fraction: Annotated[float, SHARE] = 0.0
+    stuck_high_fraction: Annotated[float, SHARE] = 0.0
     pairs: Annotated[int, Whole(1, 16)] = 1
     slices: Annotated[int, Whole(1, 16)] = 1
     slice_bits: Annotated[int, Whole(1, 8)] = 1
-    read_voltage_v: Annotated[float, Real(0.0, 10.0, "V")] = 0.0
-    temperature_k: Annotated[float, _KELVIN] = FIT_TEMPERATURE_K
+    read_voltage_v: Annotated[float, VOLTAGE] = 0.0
+    temperature_k: Annotated[float, KELVIN] = FIT_TEMPERATURE_K
     activation_reset_ev: Annotated[float, _ACTIVATION] = 0.0
     activation_set_ev: Annotated[float, _ACTIVATION] = 0.0
-    current_cubic: Annotated[float, Real(-0.3, 10.0)] = 0.0
-    polarity_loss: Annotated[float, Real(-0.9, 0.9)] = 0.0
+    current_cubic: Annotated[float, CUBIC] = 0.0
+    polarity_loss: Annotated[float, LOSS] = 0.0
 
     @property
     def effects(self) -> tuple[str, ...]:
@@ -101,9 +109,9 @@ class PcmCellSpec(_Trainable):
                 f"t_read_s = {self.t_read_s:g}: must be at most t0_s = {self.t0_s:g} s, the time of the "
                 "first read"
             )
-        _check_deviation("programming_error_us", self.programming_error_us, self.g_max_us, self.g_max_fit_us)
+        check_deviation("programming_error_us", self.programming_error_us, self.g_max_us, self.g_max_fit_us)
         for name in ("read_noise_law", "drift_mean", "drift_deviation"):
-            _check_law(name, getattr(self, name), getattr(self, name + "_above"))
+            check_law(name, getattr(self, name), getattr(self, name + "_above"))
         if self.read_noise_law and self.read_noise_scale:
             raise ChipError(
                 f"read_noise_law = {shown(self.read_noise_law)}: must be left out where read_noise_scale is "
@@ -116,10 +124,8 @@ class PcmCellSpec(_Trainable):
                 f"slice_bits = {self.slice_bits}: must be at most {23 // self.slices} with {self.slices} "
                 "slices, 23 bits together"
             )
-        if bool(self.drift_mean) != bool(self.drift_deviation):
-            absent = "drift_deviation" if self.drift_mean else "drift_mean"
-            raise ChipError(f"{absent} = []: must be given too: drift has a mean and a deviation")
-        _check_stuck(self.stuck_low_fraction, self.stuck_high_fraction)
+        check_drift(self.drift_mean, self.drift_deviation)
+        check_stuck(self.stuck_low_fraction, self.stuck_high_fraction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,9 +162,7 @@ class TwoTierCellSpec(PcmCellSpec):
                 "low_tier_in_inference = true: must be false; a network that was programmed and then only "
                 "runs is read from its PCM pairs from t0_s on, and from both tiers before"
             )
-        for name in ("pairs", "slices"):
-            if getattr(self, name) != 1:
-                raise ChipError(f'{name} = {getattr(self, name)}: must be 1 in a cell of kind "2pcm+3t1c"')
+        _check_undivided(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,11 +174,7 @@ class FourPcmCellSpec(PcmCellSpec):
     def check(self) -> None:
         """As for PCM pairs; and there are two of them, never more."""
         super(FourPcmCellSpec, self).check()
-        for name in ("pairs", "slices"):
-            if getattr(self, name) != 1:
-                raise ChipError(
-                    f'{name} = {getattr(self, name)}: must be 1 in a cell of kind "4pcm", which has two tiers'
-                )
+        _check_undivided(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,9 +186,7 @@ class ReferencePcmCellSpec(PcmCellSpec):
     def check(self) -> None:
         """As for PCM pairs; and there is one device."""
         super(ReferencePcmCellSpec, self).check()
-        for name in ("pairs", "slices"):
-            if getattr(self, name) != 1:
-                raise ChipError(f'{name} = {getattr(self, name)}: must be 1 in a cell of kind "1pcm"')
+        _check_undivided(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,10 +200,10 @@ class CapacitorCellSpec(_Trainable):
     steps: Annotated[int, Whole(2, 1_000_000)]
     leak_tau_s: Annotated[float, Real(1e-9, 1e9, "s")]
     leak_ev: Annotated[float, _ACTIVATION] = 0.0
-    temperature_k: Annotated[float, _KELVIN] = FIT_TEMPERATURE_K
+    temperature_k: Annotated[float, KELVIN] = FIT_TEMPERATURE_K
     reference_error_us: Annotated[float, Real(0.0, 10_000.0, "uS")] = 0.0
-    stuck_low_fraction: Annotated[float, _SHARE] = 0.0
-    stuck_high_fraction: Annotated[float, _SHARE] = 0.0
+    stuck_low_fraction: Annotated[float, SHARE] = 0.0
+    stuck_high_fraction: Annotated[float, SHARE] = 0.0
 
     @property
     def significance(self) -> float:
@@ -235,7 +233,7 @@ class CapacitorCellSpec(_Trainable):
                 f"g_reference_us = {self.g_reference_us:g}: must lie between g_low_us = {self.g_low_us:g} "
                 f"and g_high_us = {self.g_high_us:g} uS"
             )
-        _check_stuck(self.stuck_low_fraction, self.stuck_high_fraction)
+        check_stuck(self.stuck_low_fraction, self.stuck_high_fraction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,14 +256,14 @@ class RramCellSpec(_Trainable):
     relaxation_deviation_us: Annotated[tuple[float, ...], _LN_TIME_LAW] = ()
     read_noise_log_us: Annotated[float, Real(0.0, 1000.0, "uS")] = 0.0
     t_read_s: Annotated[float, Real(0.0, 1.0, "s")] = 0.0
-    read_noise_split_s: Annotated[float, Real(1e-9, 1e6, "s")] = 1e-3
+    read_noise_split_s: Annotated[float, SPLIT] = 1e-3
     stays_in_range: Annotated[bool, Flag()] = False
-    stuck_low_fraction: Annotated[float, _SHARE] = 0.0
-    stuck_high_fraction: Annotated[float, _SHARE] = 0.0
-    read_voltage_v: Annotated[float, Real(0.0, 10.0, "V")] = 0.0
-    temperature_k: Annotated[float, _KELVIN] = FIT_TEMPERATURE_K
-    current_cubic: Annotated[float, Real(-0.3, 10.0)] = 0.0
-    polarity_loss: Annotated[float, Real(-0.9, 0.9)] = 0.0
+    stuck_low_fraction: Annotated[float, SHARE] = 0.0
+    stuck_high_fraction: Annotated[float, SHARE] = 0.0
+    read_voltage_v: Annotated[float, VOLTAGE] = 0.0
+    temperature_k: Annotated[float, KELVIN] = FIT_TEMPERATURE_K
+    current_cubic: Annotated[float, CUBIC] = 0.0
+    polarity_loss: Annotated[float, LOSS] = 0.0
 
     @property
     def significance(self) -> float:
@@ -306,7 +304,7 @@ class RramCellSpec(_Trainable):
                 f"programming_error_us = {shown(self.programming_error_us)}: must be given, or else "
                 "error_times_s, whose errors hold the one of programming"
             )
-        _check_deviation("programming_error_us", self.programming_error_us, self.g_max_us, 1.0)
+        check_deviation("programming_error_us", self.programming_error_us, self.g_max_us)
         _check_error_table(self)
         _check_relaxation(self)
         if self.read_noise_log_us and not 0 < self.t_read_s <= self.t0_s:
@@ -314,7 +312,7 @@ class RramCellSpec(_Trainable):
                 f"t_read_s = {self.t_read_s:g}: must be more than 0 and at most t0_s = {self.t0_s:g} s where "
                 "read_noise_log_us is given: its noise is 1/f, between the two times"
             )
-        _check_stuck(self.stuck_low_fraction, self.stuck_high_fraction)
+        check_stuck(self.stuck_low_fraction, self.stuck_high_fraction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,8 +324,8 @@ class LevelCellSpec(_Trainable):
 
     kind: Annotated[str, Choice(("sram", "levels"))]
     bits: Annotated[int, Whole(2, 24)]
-    stuck_low_fraction: Annotated[float, _SHARE] = 0.0
-    stuck_high_fraction: Annotated[float, _SHARE] = 0.0
+    stuck_low_fraction: Annotated[float, SHARE] = 0.0
+    stuck_high_fraction: Annotated[float, SHARE] = 0.0
 
     @property
     def significance(self) -> float:
@@ -346,7 +344,7 @@ class LevelCellSpec(_Trainable):
 
     def check(self) -> None:
         """ChipError, beginning with the field, if two fields contradict each other."""
-        _check_stuck(self.stuck_low_fraction, self.stuck_high_fraction)
+        check_stuck(self.stuck_low_fraction, self.stuck_high_fraction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,8 +356,8 @@ class AxonCellSpec:
 
     kind: Annotated[str, Choice(("axon",))]
     axons: Annotated[int, Whole(2, 8)]
-    stuck_low_fraction: Annotated[float, _SHARE] = 0.0
-    stuck_high_fraction: Annotated[float, _SHARE] = 0.0
+    stuck_low_fraction: Annotated[float, SHARE] = 0.0
+    stuck_high_fraction: Annotated[float, SHARE] = 0.0
 
     @property
     def significance(self) -> float:
@@ -393,7 +391,7 @@ class AxonCellSpec:
 
     def check(self) -> None:
         """ChipError, beginning with the field, if two fields contradict each other."""
-        _check_stuck(self.stuck_low_fraction, self.stuck_high_fraction)
+        check_stuck(self.stuck_low_fraction, self.stuck_high_fraction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,14 +451,6 @@ CONDUCTIVE_KINDS = frozenset(("2pcm+3t1c", "2pcm", "4pcm", "rram", "measured"))
 """The kinds whose weights are pairs of conductors on wires."""
 
 
-def polynomial(coefficients: tuple[float, ...], x: float) -> float:
-    """c0 + c1 x + c2 x^2 + ..."""
-    value = 0.0
-    for coefficient in reversed(coefficients):
-        value = value * x + coefficient
-    return value
-
-
 def arrhenius(activation_ev: float, temperature_k: float) -> float:
     """exp(-(Ea / k) (1 / T - 1 / T0)): how much faster what is activated goes than at FIT_TEMPERATURE_K.
 
@@ -468,6 +458,13 @@ def arrhenius(activation_ev: float, temperature_k: float) -> float:
     """
     exponent = -activation_ev / BOLTZMANN_EV_PER_K * (1 / temperature_k - 1 / FIT_TEMPERATURE_K)
     return math.exp(max(exponent, -80.0))
+
+
+def _check_undivided(spec: PcmCellSpec) -> None:
+    """ChipError if a cell of another kind than "2pcm" has several pairs, or slices."""
+    for name in ("pairs", "slices"):
+        if getattr(spec, name) != 1:
+            raise ChipError(f'{name} = {getattr(spec, name)}: must be 1 in a cell of kind "{spec.kind}"')
 
 
 def _check_error_table(spec: RramCellSpec) -> None:
@@ -481,7 +478,7 @@ def _check_error_table(spec: RramCellSpec) -> None:
             f"the {len(times)} times of error_times_s, one time after the other"
         )
     for row in table:
-        _check_deviation("error_at_times_us", row, spec.g_max_us, spec.g_max_fit_us)
+        check_deviation("error_at_times_us", row, spec.g_max_us, spec.g_max_fit_us)
     if times and not times[0] <= spec.t0_s <= times[-1]:
         raise ChipError(f"t0_s = {spec.t0_s:g}: must be one of error_times_s or between them")
 
@@ -502,39 +499,4 @@ def _check_relaxation(spec: RramCellSpec) -> None:
         raise ChipError(
             f"relaxation_deviation_us = {shown(deviation)}: must not be negative from t0_s = {spec.t0_s:g} s "
             "on"
-        )
-
-
-def _check_deviation(name: str, coefficients: tuple[float, ...], g_max_us: float, unit_us: float) -> None:
-    """ChipError if a polynomial in G / unit_us is negative somewhere from 0 to g_max_us."""
-    for percent in range(101):
-        g = percent / 100 * g_max_us
-        if polynomial(coefficients, g / unit_us) < 0:
-            raise ChipError(
-                f"{name} = {shown(coefficients)}: must not give a negative standard deviation, as it does at "
-                f"{g:g} uS"
-            )
-
-
-def _check_law(name: str, law: tuple[float, ...], above: tuple[float, ...]) -> None:
-    """ChipError if a law of `pcmc.accel.cells.pcm.law_of` lacks numbers or gives a negative value."""
-    if law and (len(law) != 4 or not 0 <= law[2] <= law[3]):
-        raise ChipError(
-            f"{name} = {shown(law)}: must be [] or slope, offset, low and high with 0 <= low <= high"
-        )
-    if above and not law:
-        raise ChipError(f"{name}_above = {shown(above)}: must be left out where {name} is")
-    if above and (len(above) < 2 or not 0 < above[0] <= 1):
-        raise ChipError(f"{name}_above = {shown(above)}: must be [] or an x in (0, 1] and then powers of x")
-    for percent in range(101) if above else ():
-        x = above[0] + (1 - above[0]) * percent / 100
-        if polynomial(above[1:], x) < 0:
-            raise ChipError(f"{name}_above = {shown(above)}: must not be negative, as it is at x = {x:g}")
-
-
-def _check_stuck(low: float, high: float) -> None:
-    """ChipError if more than all devices are stuck."""
-    if low + high > 1:
-        raise ChipError(
-            f"stuck_high_fraction = {high:g}: must be at most 1 - stuck_low_fraction = {1 - low:g}"
         )

@@ -8,6 +8,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, TypeAlias
 
+from pcmc.accel.cell_rules import (
+    CUBIC,
+    FIT_TEMPERATURE_K,
+    KELVIN,
+    LOG_LAW,
+    LOSS,
+    SHARE,
+    SPLIT,
+    VOLTAGE,
+    check_deviation,
+    check_drift,
+    check_law,
+    check_stuck,
+)
 from pcmc.accel.fields import Choice, Real, Reals, shown
 from pcmc.errors import ChipError
 
@@ -51,9 +65,7 @@ class Table:
 
 
 _MICROSIEMENS = Real(0.0, 10_000.0, "uS")
-_SHARE = Real(0.0, 1.0)
 _SHAPE = Real(-10.0, 10.0)
-_LOG_LAW = Reals(-10.0, 10.0, 0, 4)  # slope, offset, low, high; or none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +82,16 @@ class MeasuredCellSpec:
     read_noise_scale: Annotated[float, Real(0.0, 10.0)] = 0.0
     read_noise_exponent: Annotated[float, Real(-0.99, 0.0)] = 0.0
     read_noise_max: Annotated[float, Real(0.0, 10.0)] = 10.0
-    read_noise_split_s: Annotated[float, Real(1e-9, 1e6, "s")] = 1e-3
+    read_noise_split_s: Annotated[float, SPLIT] = 1e-3
     read_noise_points_us: Annotated[Points, Table(0.0, 1e4)] = ()
     t0_s: Annotated[float, Real(0.0, 1e9, "s")] = 0.0
     t_read_s: Annotated[float, Real(0.0, 1.0, "s")] = 0.0
-    drift_mean: Annotated[tuple[float, ...], _LOG_LAW] = ()
-    drift_deviation: Annotated[tuple[float, ...], _LOG_LAW] = ()
+    drift_mean: Annotated[tuple[float, ...], LOG_LAW] = ()
+    drift_deviation: Annotated[tuple[float, ...], LOG_LAW] = ()
     drift_mean_points: Annotated[Points, Table(-1.0, 1.0)] = ()
     drift_deviation_points: Annotated[Points, Table(0.0, 1.0)] = ()
-    stuck_low_fraction: Annotated[float, _SHARE] = 0.0
-    stuck_high_fraction: Annotated[float, _SHARE] = 0.0
+    stuck_low_fraction: Annotated[float, SHARE] = 0.0
+    stuck_high_fraction: Annotated[float, SHARE] = 0.0
     pulse_law: Annotated[str, Choice(PULSE_LAWS)] = "linear"
     step_up_us: Annotated[float, _MICROSIEMENS] = 0.0
     step_up_deviation: Annotated[float, Real(0.0, 10.0)] = 0.0
@@ -93,10 +105,10 @@ class MeasuredCellSpec:
     nonlinearity_down_deviation: Annotated[float, Real(0.0, 5.0)] = 0.0
     g_min_deviation_us: Annotated[float, _MICROSIEMENS] = 0.0
     g_max_deviation_us: Annotated[float, _MICROSIEMENS] = 0.0
-    read_voltage_v: Annotated[float, Real(0.0, 10.0, "V")] = 0.0
-    temperature_k: Annotated[float, Real(1.0, 1000.0, "K")] = 300.0
-    current_cubic: Annotated[float, Real(-0.3, 10.0)] = 0.0
-    polarity_loss: Annotated[float, Real(-0.9, 0.9)] = 0.0
+    read_voltage_v: Annotated[float, VOLTAGE] = 0.0
+    temperature_k: Annotated[float, KELVIN] = FIT_TEMPERATURE_K
+    current_cubic: Annotated[float, CUBIC] = 0.0
+    polarity_loss: Annotated[float, LOSS] = 0.0
 
     @property
     def untrainable(self) -> str:
@@ -142,11 +154,7 @@ class MeasuredCellSpec:
         _check_values(self)
         _check_time(self)
         _check_pulses(self)
-        if self.stuck_low_fraction + self.stuck_high_fraction > 1:
-            raise ChipError(
-                f"stuck_high_fraction = {self.stuck_high_fraction:g}: must be at most 1 - stuck_low_fraction "
-                f"= {1 - self.stuck_low_fraction:g}"
-            )
+        check_stuck(self.stuck_low_fraction, self.stuck_high_fraction)
 
 
 def _check_range(spec: MeasuredCellSpec) -> None:
@@ -180,9 +188,7 @@ def _check_alternatives(spec: MeasuredCellSpec) -> None:
             raise ChipError(
                 f"{points} = {shown(getattr(spec, points))}: must be left out where {law} is given"
             )
-    if bool(spec.drift_mean) != bool(spec.drift_deviation):
-        absent = "drift_deviation" if spec.drift_mean else "drift_mean"
-        raise ChipError(f"{absent} = []: must be given too: drift has a mean and a deviation")
+    check_drift(spec.drift_mean, spec.drift_deviation)
     if spec.drift_deviation_points and not spec.drift_mean_points:
         raise ChipError("drift_mean_points = []: must be given too where drift_deviation_points is")
     for law in ("programming_error_us", "programming_error_points_us"):
@@ -195,19 +201,10 @@ def _check_alternatives(spec: MeasuredCellSpec) -> None:
 
 def _check_values(spec: MeasuredCellSpec) -> None:
     """ChipError if a law is negative where it may not be, or a table does not reach over the range."""
-    for percent in range(101) if spec.programming_error_us else ():
-        g = spec.g_min_us + percent / 100 * (spec.g_max_us - spec.g_min_us)
-        if sum(c * g**power for power, c in enumerate(spec.programming_error_us)) < 0:
-            raise ChipError(
-                f"programming_error_us = {shown(spec.programming_error_us)}: must not give a negative "
-                f"standard deviation, as it does at {g:g} uS"
-            )
+    error = spec.programming_error_us
+    check_deviation("programming_error_us", error, spec.g_max_us, g_min_us=spec.g_min_us)
     for name in ("drift_mean", "drift_deviation"):
-        law = getattr(spec, name)
-        if law and (len(law) != 4 or not 0 <= law[2] <= law[3]):
-            raise ChipError(
-                f"{name} = {shown(law)}: must be [] or slope, offset, low and high with 0 <= low <= high"
-            )
+        check_law(name, getattr(spec, name))
     tables = (
         "programming_error_points_us",
         "read_noise_points_us",

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT, bench_cells, bench_kernels, bench_models, bench_start, environment
+from benchmarks import ROOT, bench_cells, bench_kernels, bench_models, bench_start, bench_wires, environment
 
 LATEST = Path(os.path.relpath(ROOT / "benchmarks" / "results" / "latest.json"))
 LIBRARIES = ("pcmc", "numpy", "onnx", "onnxruntime")
@@ -67,6 +67,9 @@ SECTIONS = {
                      (Column("name", "devices", -36), Column("weights", "weights", 10, ","),
                       Column("threads", "threads", 7), Column("s", "s", 6, ".2f"),
                       Column("first_s", "first s", 7, ".2f"), *BAR)),
+    "wires": Section("Wires solved, and reads behind them", lambda _: bench_wires.rows(),
+                     (Column("name", "what", -42), Column("threads", "threads", 7),
+                      Column("ms", "ms", 9, ".3f"), Column("ratio", "x plain", 7, ".2f"), *BAR)),
     "compile": Section("Compilation", bench_models.compile_rows,
                        (MODEL, Column("file_mb", "file MB", 8, ".2f"), Column("first_s", "first s", 8, ".2f"),
                         Column("s", "s", 7, ".3f"), Column("peak_mb", "peak MB", 8, ".0f"),

@@ -191,8 +191,8 @@ def _row(
 
 
 def _seconds(*calls: Callable[[], Any], turns: int = 11, least: float = 0.02) -> list[float]:
-    """Median seconds of each call, taken in turns, each turn at least `least` seconds long; the first calls of a
-    turn, which find the cache as the others left it, are not counted.
+    """Median seconds of each call, taken in turns, each turn at least `least` seconds long; the first calls
+    of a turn, which find the cache as the others left it, are not counted.
     """
     repeats = []
     for call in calls:

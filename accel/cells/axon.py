@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcmc.accel.cell_specs import AxonCellSpec
-from pcmc.accel.cells.cell import Devices, Float32, NoisePart, beyond, check_targets, make_stuck
-from pcmc.accel.cells.untimed import no_noise, refuse_streams
-from pcmc.accel.random import Normals, Stream
+from pcmc.accel.cells.cell import Devices, Float32, beyond, check_targets, make_stuck
+from pcmc.accel.cells.quiet import QuietCell
+from pcmc.accel.random import Stream
 
 
 @dataclass(frozen=True, slots=True)
-class AxonCell:
+class AxonCell(QuietCell[AxonCellSpec]):
     """w_ij = scale_j sum over t of b_ijt S_t: bits b of memory, and one signed weight S for each axon type.
 
     The weight rule of the digital neurosynaptic cores (Merolla et al., CICC 2011 and Science 2014: synapse
@@ -31,22 +31,10 @@ class AxonCell:
     spikes in a window adds n times as much, so that a potential is the exact product of counts and weights.
     """
 
-    spec: AxonCellSpec
-
     @property
     def full_us(self) -> float:
         """The largest level."""
         return self.spec.g_max_us
-
-    @property
-    def t0_s(self) -> float:
-        """0: bits know no time."""
-        return 0.0
-
-    @property
-    def gains(self) -> tuple[float, ...]:
-        """(): no conductors, and so no wires."""
-        return ()
 
     def program(self, target_us: Float32, rng: Stream | None, stuck: Stream | None = None) -> Devices:
         """Round targets to their levels; Devices hold them as `g_plus`. `rng` is not used."""
@@ -70,32 +58,6 @@ class AxonCell:
         whole = level.astype(np.int64)
         places = range(self.spec.axons - 1, -1, -1)  # the sign first: Python's numbers are two's complement
         return np.stack([(whole >> place & 1).astype(bool) for place in places], axis=2)
-
-    def age(
-        self,
-        devices: Devices,
-        at_s: float | None = None,
-        noise: Normals | None = None,
-        drift: Stream | None = None,
-        part: NoisePart = "all",
-    ) -> Devices:
-        """`devices`: bits do not change. ChipError if noise or drift is asked for."""
-        refuse_streams(self.spec.kind, noise, drift)
-        return devices
-
-    def weights_us(self, devices: Devices) -> Float32:
-        """The levels, as the read-only view that `devices` holds."""
-        return devices.g_plus
-
-    def noise_variance(
-        self,
-        devices: Devices,
-        at_s: float | None = None,
-        drift: Stream | None = None,
-        part: NoisePart = "all",
-    ) -> Float32:
-        """Zeros: there is no read noise here."""
-        return no_noise(devices)
 
     def clipped(self, target_us: Float32) -> int:
         """How many of the targets are beyond the largest level."""

@@ -6,14 +6,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcmc.accel.cell_specs import CapacitorCellSpec
-from pcmc.accel.cells.cell import Devices, Float32, NoisePart, beyond, check_targets, make_stuck
-from pcmc.accel.cells.untimed import no_noise, refuse_streams
+from pcmc.accel.cells.cell import (
+    Devices,
+    Float32,
+    NoisePart,
+    beyond,
+    check_laws,
+    check_targets,
+    make_stuck,
+    read_time,
+)
+from pcmc.accel.cells.quiet import QuietCell
 from pcmc.accel.random import Normals, Stream
-from pcmc.errors import ChipError
 
 
 @dataclass(frozen=True, slots=True)
-class CapacitorCell:
+class CapacitorCell(QuietCell[CapacitorCellSpec]):
     """W = g - g_ref: the low tier of the cell of Ambrogio et al. (Nature 558, 2018) as a cell of its own.
 
     The voltage of a capacitor, moved up and down by pulses, is the gate of a transistor whose conductance g
@@ -40,22 +48,10 @@ class CapacitorCell:
     stuck cell conducts g_low or g_high.
     """
 
-    spec: CapacitorCellSpec
-
     @property
     def full_us(self) -> float:
         """The largest difference from the reference that both signs of a weight can have, in uS."""
         return self.spec.g_max_us
-
-    @property
-    def t0_s(self) -> float:
-        """0: a capacitor can be read at once."""
-        return 0.0
-
-    @property
-    def gains(self) -> tuple[float, ...]:
-        """(): a cell and a shared reference are no pair of conductors of a weight's own."""
-        return ()
 
     def program(self, target_us: Float32, rng: Stream | None, stuck: Stream | None = None) -> Devices:
         """Program cells to g - g_ref = target; Devices hold that difference as `g_plus`.
@@ -87,27 +83,11 @@ class CapacitorCell:
         Raises:
             ChipError: `noise` is given, of which there is no law, or `at_s` is no time.
         """
-        refuse_streams(self.spec.kind, noise, None)
-        at_s = 0.0 if at_s is None else at_s
-        if not (math.isfinite(at_s) and at_s >= 0.0):
-            raise ChipError(f"read at {at_s:g} s after programming: must be at least 0 s")
+        check_laws(self.spec, read_noise=noise is not None)
+        at_s = read_time(at_s, self.t0_s)
         if drift is None:
             return devices
         return Devices(devices.g_plus * np.float32(math.exp(-at_s / self.spec.leak_tau_now_s)))
-
-    def weights_us(self, devices: Devices) -> Float32:
-        """What is between g and g_ref of each cell in uS, as the read-only view that `devices` holds."""
-        return devices.g_plus
-
-    def noise_variance(
-        self,
-        devices: Devices,
-        at_s: float | None = None,
-        drift: Stream | None = None,
-        part: NoisePart = "all",
-    ) -> Float32:
-        """Zeros: there is no law of read noise here."""
-        return no_noise(devices)
 
     def clipped(self, target_us: Float32) -> int:
         """How many of the targets are beyond the end of the range on their side."""

@@ -1,5 +1,6 @@
 """What every cell can do, and what its devices hold."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcmc.accel.random import Normals, Stream
+from pcmc.errors import ChipError
 
 Float32 = NDArray[np.float32]
 
@@ -128,6 +130,39 @@ class PairCell(Cell, Protocol):
         part: NoisePart = "all",
     ) -> tuple[Float32, Float32]:
         """sigma_read^2 of each G+ and of each G-, in uS^2; as `noise_variance`."""
+
+
+class Described(Protocol):
+    """What a `[cell]` section says of itself."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of cell."""
+
+    @property
+    def effects(self) -> tuple[str, ...]:
+        """The effects that there is a law of."""
+
+
+def check_laws(spec: Described, **asked: bool) -> None:
+    """ChipError if an effect is asked for that the cell has no law of.
+
+    Args:
+        spec: the cell's.
+        asked: by the name of each effect, whether it is asked for.
+    """
+    for effect, wanted in asked.items():
+        if wanted and effect not in spec.effects:
+            raise ChipError(f"{effect}: the [cell] of kind {spec.kind} gives no law of it")
+
+
+def read_time(at_s: float | None, t0_s: float) -> float:
+    """The time of a read in s, None being `t0_s`; ChipError if it is no time, or before that."""
+    at_s = t0_s if at_s is None else at_s
+    if not (math.isfinite(at_s) and at_s >= t0_s):
+        first = f"{t0_s:g} s, t0_s of the chip's [cell]" if t0_s else "0 s"
+        raise ChipError(f"read at {at_s:g} s after programming: must be at least {first}")
+    return at_s
 
 
 def check_targets(target_us: Float32) -> None:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcmc.accel.cell_specs import LevelCellSpec
-from pcmc.accel.cells.cell import Devices, Float32, NoisePart, beyond, check_targets, make_stuck
-from pcmc.accel.cells.untimed import no_noise, refuse_streams
-from pcmc.accel.random import Normals, Stream
+from pcmc.accel.cells.cell import Devices, Float32, beyond, check_targets, make_stuck
+from pcmc.accel.cells.quiet import QuietCell
+from pcmc.accel.random import Stream
 
 
 @dataclass(frozen=True, slots=True)
-class LevelCell:
+class LevelCell(QuietCell[LevelCellSpec]):
     """W = k w_max / L with the nearest whole number k from -L to L = 2^(bits - 1) - 1, ties to even.
 
     For weights in bits of SRAM, and for memristors that are trusted to hold their levels, as ISAAC and PUMA
@@ -20,22 +20,10 @@ class LevelCell:
     A stuck cell is at -L or L.
     """
 
-    spec: LevelCellSpec
-
     @property
     def full_us(self) -> float:
         """The largest level, L."""
         return self.spec.g_max_us
-
-    @property
-    def t0_s(self) -> float:
-        """0: levels know no time."""
-        return 0.0
-
-    @property
-    def gains(self) -> tuple[float, ...]:
-        """(): no conductors, and so no wires."""
-        return ()
 
     def program(self, target_us: Float32, rng: Stream | None, stuck: Stream | None = None) -> Devices:
         """Round targets to their levels; Devices hold them as `g_plus`. `rng` is not used."""
@@ -47,32 +35,6 @@ class LevelCell:
             low, high = spec.stuck_low_fraction, spec.stuck_high_fraction
             make_stuck(level, low, high, -self.full_us, self.full_us, stuck)
         return Devices(level)
-
-    def age(
-        self,
-        devices: Devices,
-        at_s: float | None = None,
-        noise: Normals | None = None,
-        drift: Stream | None = None,
-        part: NoisePart = "all",
-    ) -> Devices:
-        """`devices`: levels do not change. ChipError if noise or drift is asked for."""
-        refuse_streams(self.spec.kind, noise, drift)
-        return devices
-
-    def weights_us(self, devices: Devices) -> Float32:
-        """The levels, as the read-only view that `devices` holds."""
-        return devices.g_plus
-
-    def noise_variance(
-        self,
-        devices: Devices,
-        at_s: float | None = None,
-        drift: Stream | None = None,
-        part: NoisePart = "all",
-    ) -> Float32:
-        """Zeros: there is no read noise here."""
-        return no_noise(devices)
 
     def clipped(self, target_us: Float32) -> int:
         """How many of the targets are beyond the largest level."""

@@ -1,16 +1,23 @@
 """The cell "measured": a differential pair of devices whose laws a user gives, or has fitted to pulses."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from pcmc.accel.cells.cell import Devices, Float32, NoisePart, beyond, check_targets, make_stuck
-from pcmc.accel.cells.pcm import law_of
+from pcmc.accel.cells.cell import (
+    Devices,
+    Float32,
+    NoisePart,
+    beyond,
+    check_laws,
+    check_targets,
+    make_stuck,
+    read_time,
+)
+from pcmc.accel.cells.pcm import chunks, law_of, noise_spectrum, polynomial
 from pcmc.accel.measured_spec import MeasuredCellSpec, Points
 from pcmc.accel.random import Normals, Stream
-from pcmc.errors import ChipError
 
 _CHUNK = 65_536
 """Devices handled at a time, so that temporary arrays stay in the cache."""
@@ -97,7 +104,7 @@ class MeasuredCell:
             return devices
         aged = [g.copy() for g in (devices.g_plus, devices.g_minus)]
         for g in aged:
-            for chunk in _chunks(g.reshape(-1)):
+            for chunk in chunks(g.reshape(-1), _CHUNK):
                 then = chunk if drift is None else self._drifted(chunk, at_s, drift)
                 if noise is not None:
                     sigma = np.sqrt(self._variance(chunk, then, at_s, part))
@@ -134,7 +141,8 @@ class MeasuredCell:
         drift = drift if at_s > self.t0_s else None
         found = np.zeros(devices.g_plus.shape, np.float32), np.zeros(devices.g_plus.shape, np.float32)
         for g, variance in zip((devices.g_plus, devices.g_minus), found, strict=True):
-            for chunk, out in zip(_chunks(g.reshape(-1)), _chunks(variance.reshape(-1)), strict=True):
+            pieces = (chunks(one.reshape(-1), _CHUNK) for one in (g, variance))
+            for chunk, out in zip(*pieces, strict=True):
                 then = chunk if drift is None else self._drifted(chunk, at_s, drift)
                 out += self._variance(chunk, then, at_s, part)
         return found
@@ -146,10 +154,11 @@ class MeasuredCell:
     def _write(self, target: Float32, rng: Stream | None, stuck: Stream | None) -> Float32:
         """The devices that carry the positive part of `target`, as they end up."""
         spec = self.spec
+        target = np.ascontiguousarray(target)  # so that chunks are views of what is written, not of a copy
         down = not spec.step_up_us and spec.step_down_us > 0
         way = np.clip(-target if down else target, np.float32(0.0), np.float32(self.full_us))
         g: Float32 = np.float32(spec.g_max_us) - way if down else np.float32(spec.g_min_us) + way
-        for chunk in _chunks(g.reshape(-1)):
+        for chunk in chunks(g.reshape(-1), _CHUNK):
             if spec.levels_us:
                 levels = np.array(spec.levels_us, np.float32)
                 chunk[...] = levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, chunk)]
@@ -170,11 +179,7 @@ class MeasuredCell:
         spec = self.spec
         if spec.programming_error_points_us:
             return _interpolated(g, spec.programming_error_points_us)
-        sigma = np.zeros_like(g)
-        for coefficient in reversed(spec.programming_error_us):
-            sigma *= g
-            sigma += np.float32(coefficient)
-        return sigma
+        return polynomial(spec.programming_error_us or (0.0,), g)
 
     def _pulse(self, g: Float32, direction: str, rng: Stream) -> None:
         """Write devices to targets `g` by pulses, in place.
@@ -236,15 +241,8 @@ class MeasuredCell:
 
     def _time(self, at_s: float | None, noise: bool, drift: bool) -> float:
         """The time of a read in seconds; ChipError if the cell has no law of what is asked."""
-        at_s = self.t0_s if at_s is None else at_s
-        if not (math.isfinite(at_s) and at_s >= self.t0_s):
-            raise ChipError(
-                f"read at {at_s:g} s after programming: must be at least {self.t0_s:g} s, t0_s of the chip's "
-                "[cell]"
-            )
-        for name, asked in (("read_noise", noise), ("drift", drift)):
-            if asked and name not in self.spec.effects:
-                raise ChipError(f"{name}: the chip's [cell] gives no law of it")
+        at_s = read_time(at_s, self.t0_s)
+        check_laws(self.spec, read_noise=noise, drift=drift)
         return at_s
 
 
@@ -253,23 +251,8 @@ def step_shape(law: str, n: Float32, z: Float32) -> Float32:
     return np.exp(-n * z) if law == "exponential" else 1 - n * z
 
 
-def noise_spectrum(spec: MeasuredCellSpec, at_s: float, part: NoisePart) -> float:
-    """The integral of 1/f over a part of the noise's frequencies, as in `pcmc.accel.cells.pcm`."""
-    longest, shortest = at_s + spec.t_read_s, 2.0 * spec.t_read_s
-    split = min(max(spec.read_noise_split_s, shortest), longest)
-    ends = {"all": (longest, shortest), "slow": (longest, split), "fast": (split, shortest)}
-    upper, lower = ends[part]
-    return math.log(upper / lower)
-
-
 def _interpolated(g: Float32, points: Points) -> Float32:
     """Values by straight lines between points, at the ends held; [n]."""
     x, y = zip(*points, strict=True)
     values: Float32 = np.interp(g, x, y).astype(np.float32)
     return values
-
-
-def _chunks(g: Float32) -> Iterator[Float32]:
-    """Views that together are all of `g` [n], in order."""
-    for start in range(0, len(g), _CHUNK):
-        yield g[start : start + _CHUNK]

@@ -40,7 +40,8 @@ from typing import Protocol
 
 import numpy as np
 
-from pcmc.accel.cell_specs import BOLTZMANN_EV_PER_K, FIT_TEMPERATURE_K, PcmCellSpec
+from pcmc.accel.cell_rules import FIT_TEMPERATURE_K
+from pcmc.accel.cell_specs import BOLTZMANN_EV_PER_K, PcmCellSpec
 from pcmc.accel.cells.cell import Float32, NoisePart
 from pcmc.accel.random import Normals, Stream
 from pcmc.errors import ChipError
@@ -75,9 +76,9 @@ def add_programming_error(g: Float32, spec: PcmCellSpec, rng: Stream) -> None:
         spec: the coefficients.
         rng: one normal number is drawn per device, in order.
     """
-    for part in _chunks(g):
+    for part in chunks(g, _CHUNK):
         x = part / np.float32(spec.g_max_fit_us)
-        _add_noise(part, _polynomial(spec.programming_error_us, x), rng)
+        add_noise(part, polynomial(spec.programming_error_us, x), rng)
 
 
 def add_read_noise(g: Float32, spec: PcmCellSpec, rng: Normals, at_s: float, part: NoisePart = "all") -> None:
@@ -104,7 +105,7 @@ def age(
         part: which part of the read noise is drawn.
     """
     spread = np.float32(math.sqrt(noise_spectrum(spec, at_s, part)))
-    for devices in _chunks(g):
+    for devices in chunks(g, _CHUNK):
         x, log_x = _relative(devices, spec)
         sigma = None if noise is None else _noise_amplitude(devices, x, log_x, spec)
         if drift is not None:
@@ -114,7 +115,7 @@ def age(
                 sigma *= factor
         if sigma is not None and noise is not None:
             sigma *= spread
-            _add_noise(devices, sigma, noise)
+            add_noise(devices, sigma, noise)
 
 
 def noise_variance(
@@ -137,7 +138,7 @@ def noise_variance(
     """
     variance = np.empty_like(g)
     spectrum = np.float32(noise_spectrum(spec, at_s, part))
-    for devices, out in zip(_chunks(g), _chunks(variance), strict=True):
+    for devices, out in zip(chunks(g, _CHUNK), chunks(variance, _CHUNK), strict=True):
         x, log_x = _relative(devices, spec)
         sigma = _noise_amplitude(devices, x, log_x, spec)
         if drift is not None:
@@ -251,8 +252,30 @@ def law_of(
     np.clip(value, np.float32(low), np.float32(high), out=value)
     if above:
         high_x = x >= np.float32(above[0])
-        value[high_x] = _polynomial(above[1:], np.minimum(x[high_x], np.float32(1.0)))
+        value[high_x] = polynomial(above[1:], np.minimum(x[high_x], np.float32(1.0)))
     return value
+
+
+def polynomial(coefficients: tuple[float, ...], x: Float32) -> Float32:
+    """c0 + c1 x + c2 x^2 + ... for each x, by Horner's rule; there is one coefficient at least."""
+    value = np.full_like(x, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value *= x
+        value += np.float32(coefficient)
+    return value
+
+
+def add_noise(g: Float32, sigma: Float32, rng: Normals) -> None:
+    """Make g + sigma N(0, 1), clipped at 0, of `g` in place; `sigma` is overwritten too. Any shape."""
+    sigma *= rng.normal(g.size).reshape(g.shape)
+    g += sigma
+    np.maximum(g, np.float32(0.0), out=g)
+
+
+def chunks(g: Float32, size: int) -> Iterator[Float32]:
+    """Views of `size` devices, but for the last, that together are all of `g` [n], in order."""
+    for start in range(0, len(g), size):
+        yield g[start : start + size]
 
 
 def check_read_time(spec: PcmCellSpec, at_s: float) -> None:
@@ -290,27 +313,5 @@ def _noise_amplitude(g: Float32, x: Float32, log_x: Float32, spec: PcmCellSpec) 
     return sigma
 
 
-def _polynomial(coefficients: tuple[float, ...], x: Float32) -> Float32:
-    """c0 + c1 x + c2 x^2 + ... for each x, by Horner's rule."""
-    value = np.full_like(x, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        value *= x
-        value += np.float32(coefficient)
-    return value
-
-
-def _add_noise(g: Float32, sigma: Float32, rng: Normals) -> None:
-    """Make g + sigma N(0, 1), clipped at 0, of `g` in place; `sigma` is overwritten too."""
-    sigma *= rng.normal(len(g))
-    g += sigma
-    np.maximum(g, np.float32(0.0), out=g)
-
-
 def _normal_cdf(z: float) -> float:
     return 0.5 * math.erfc(-z / math.sqrt(2.0))
-
-
-def _chunks(g: Float32) -> Iterator[Float32]:
-    """Views that together are all of `g`, in order."""
-    for start in range(0, len(g), _CHUNK):
-        yield g[start : start + _CHUNK]

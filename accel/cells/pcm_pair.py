@@ -6,9 +6,8 @@ import numpy as np
 
 from pcmc.accel.cell_specs import PcmCellSpec
 from pcmc.accel.cells import pcm
-from pcmc.accel.cells.cell import Devices, Float32, NoisePart, beyond, check_targets, make_stuck
+from pcmc.accel.cells.cell import Devices, Float32, NoisePart, beyond, check_laws, check_targets, make_stuck
 from pcmc.accel.random import Normals, Stream
-from pcmc.errors import ChipError
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +126,7 @@ class PcmPairCell:
         """The time of a read in seconds; ChipError if the cell has no law of what is asked."""
         at_s = self.t0_s if at_s is None else at_s
         pcm.check_read_time(self.spec, at_s)
-        for name, asked in (("read_noise", noise), ("drift", drift)):
-            if asked and name not in self.spec.effects:
-                raise ChipError(f"{name}: the chip's [cell] gives no law of it")
+        check_laws(self.spec, read_noise=noise, drift=drift)
         return at_s
 
 

@@ -6,8 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcmc.accel.cell_specs import RramCellSpec
-from pcmc.accel.cells.cell import Devices, Float32, NoisePart, beyond, check_targets, make_stuck
-from pcmc.accel.cells.pcm import noise_spectrum
+from pcmc.accel.cells.cell import (
+    Devices,
+    Float32,
+    NoisePart,
+    beyond,
+    check_laws,
+    check_targets,
+    make_stuck,
+    read_time,
+)
+from pcmc.accel.cells.pcm import add_noise, noise_spectrum, polynomial
 from pcmc.accel.random import Normals, Stream
 from pcmc.errors import ChipError
 
@@ -72,12 +81,12 @@ class RramCell:
         """
         check_targets(target_us)
         spec, written = self.spec, []
-        self._check_law("programming_error", rng)
+        check_laws(spec, programming_error=rng is not None)
         for g in (target_us.copy(), -target_us):
             np.clip(g, np.float32(0.0), np.float32(self.full_us), out=g)
             g += np.float32(spec.g_min_us)
             if rng is not None:
-                _err(g, _polynomial(spec.programming_error_us, g), rng)
+                add_noise(g, polynomial(spec.programming_error_us, g), rng)
             if stuck is not None:
                 low, high = spec.stuck_low_fraction, spec.stuck_high_fraction
                 make_stuck(g, low, high, spec.g_min_us, spec.g_max_us, stuck)
@@ -107,7 +116,7 @@ class RramCell:
             if noise is not None:
                 sigma = self._noise_amplitude(g)
                 sigma *= np.float32(math.sqrt(noise_spectrum(self.spec, at_s, part)))
-                _err(g, sigma, noise)
+                add_noise(g, sigma, noise)
             if self.spec.stays_in_range:
                 np.clip(g, np.float32(self.spec.g_min_us), np.float32(self.spec.g_max_us), out=g)
             aged.append(g)
@@ -160,12 +169,12 @@ class RramCell:
         if drift is None:
             return g
         if spec.error_times_s:
-            sigma = _polynomial(self._error_at(at_s), g / np.float32(spec.g_max_fit_us))
+            sigma = polynomial(self._error_at(at_s), g / np.float32(spec.g_max_fit_us))
         else:
             (offset, slope), ln_t = spec.relaxation_deviation_us, math.log(at_s)
             sigma = np.full_like(g, offset + slope * ln_t)
             g += np.float32(spec.relaxation_mean_us[0] + spec.relaxation_mean_us[1] * ln_t)
-        _err(g, sigma, drift)
+        add_noise(g, sigma, drift)
         return g
 
     def _error_at(self, at_s: float) -> tuple[float, ...]:
@@ -184,14 +193,8 @@ class RramCell:
 
     def _time(self, at_s: float | None, noise: Normals | None, drift: Stream | None) -> float:
         """The time of a read in seconds; ChipError if no law covers it, or there is none of what is asked."""
-        self._check_law("read_noise", noise)
-        self._check_law("drift", drift)
-        at_s = self.t0_s if at_s is None else at_s
-        if not (math.isfinite(at_s) and at_s >= self.t0_s):
-            raise ChipError(
-                f"read at {at_s:g} s after programming: must be at least {self.t0_s:g} s, t0_s of the chip's "
-                "[cell]"
-            )
+        check_laws(self.spec, read_noise=noise is not None, drift=drift is not None)
+        at_s = read_time(at_s, self.t0_s)
         times = self.spec.error_times_s
         if drift is not None and times and at_s > times[-1]:
             raise ChipError(
@@ -199,23 +202,3 @@ class RramCell:
                 "error_times_s; nothing published covers what these devices do after that"
             )
         return at_s
-
-    def _check_law(self, effect: str, stream: Normals | None) -> None:
-        if stream is not None and effect not in self.spec.effects:
-            raise ChipError(f"{effect}: {self.spec.kind} cells of this chip have no law of it")
-
-
-def _err(g: Float32, sigma: Float32, rng: Normals) -> None:
-    """Make g + sigma N(0, 1), clipped at 0, of `g` in place; `sigma` is overwritten too."""
-    sigma *= rng.normal(g.size).reshape(g.shape)
-    g += sigma
-    np.maximum(g, np.float32(0.0), out=g)
-
-
-def _polynomial(coefficients: tuple[float, ...], x: Float32) -> Float32:
-    """c0 + c1 x + c2 x^2 + ... for each x, by Horner's rule."""
-    value = np.full_like(x, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        value *= x
-        value += np.float32(coefficient)
-    return value

@@ -60,7 +60,9 @@ class ResNet(nn.Module):  # type: ignore[misc]
 
     def _convolve(self, i: int, x: Any) -> Any:
         top, left, bottom, right = self.pads[i]
-        return self.convolutions[i](functional.pad(x, (left, right, top, bottom)))
+        if len({top, left, bottom, right}) > 1:
+            x = functional.pad(x, (left, right, top, bottom))
+        return self.convolutions[i](x)
 
     def layers(self) -> list[Any]:
         """All layers with weights, always in the same order."""
@@ -77,9 +79,12 @@ class ResNet(nn.Module):  # type: ignore[misc]
 
 
 def _convolution(arrays: Arrays, kind: str, i: int) -> Any:
-    """A convolution without padding: `ResNet` pads, since torch's own padding is the same on both sides."""
+    """A convolution; where padding differs between sides, which torch's own can't, `ResNet` pads instead."""
     weight, bias = (torch.from_numpy(arrays[f"{kind}_{part}_{i}"]) for part in ("weight", "bias"))
-    made = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], int(arrays[f"{kind}_stride_{i}"]))
+    pads = {int(pad) for pad in arrays[f"{kind}_pads_{i}"]}
+    padding = pads.pop() if len(pads) == 1 else 0
+    stride = int(arrays[f"{kind}_stride_{i}"])
+    made = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], stride, padding)
     made.weight.data.copy_(weight)
     made.bias.data.copy_(bias)
     return made
@@ -114,7 +119,7 @@ class Digitized(nn.Module):  # type: ignore[misc]
     def __init__(self, layer: Any) -> None:
         super().__init__()
         self.bias = layer.bias.detach().clone()
-        self.stride = getattr(layer, "stride", None)
+        self.window = (layer.stride, layer.padding) if isinstance(layer, nn.Conv2d) else None
         weight = layer.weight.detach()
         tiles = -(-weight[0].numel() // ROWS)
         if weight.shape[1] % tiles:
@@ -136,10 +141,10 @@ class Digitized(nn.Module):  # type: ignore[misc]
         for part, full in zip(self.parts, self.full, strict=True):
             some = inputs[:, start : start + part.shape[1]]
             start += part.shape[1]
-            if self.stride is None:
+            if self.window is None:
                 sums = functional.linear(some, part)
             else:
-                sums = functional.conv2d(some, part, stride=self.stride)
+                sums = functional.conv2d(some, part, None, *self.window)
             codes = torch.round(sums * (ADC_LEVELS / full)).clamp(-ADC_LEVELS, ADC_LEVELS)
             total = total + codes * (full / ADC_LEVELS) * ranges
         return total

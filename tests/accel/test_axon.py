@@ -81,7 +81,7 @@ def test_bits_are_exact_at_all_times_and_have_no_noise_and_no_wires():
 def test_noise_and_drift_of_bits_are_refused(effect):
     cell = cell_of(2)
     devices = cell.program(np.zeros((2, 2), np.float32), None)
-    with pytest.raises(ChipError, match=r"axon cells have no law of it"):
+    with pytest.raises(ChipError, match=r"of kind axon gives no law of it"):
         cell.age(devices, 1.0, **{effect: stream(0, (), "x")})
 
 

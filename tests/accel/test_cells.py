@@ -251,15 +251,6 @@ def test_any_number_of_cells_and_read_only_targets_are_taken(cell, shape):
     assert (targets == 30.0).all()
 
 
-@pytest.mark.parametrize("cell", [CELL, IdealCell(IdealCellSpec("ideal"))])
-@pytest.mark.parametrize(
-    "targets", [np.zeros((2, 2)), np.zeros(3, np.float32), np.zeros((2, 2, 2), np.float32)]
-)
-def test_other_arrays_than_float32_blocks_are_refused(cell, targets):
-    with pytest.raises(TypeError, match="float32"):
-        cell.program(targets, None)
-
-
 def test_devices_can_not_be_changed():
     mine = np.ones((1, 3), np.float32)
     devices = Devices(mine, mine, mine)

@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from pcmc.accel.cell_specs import (
+    AxonCellSpec,
     CapacitorCellSpec,
     FourPcmCellSpec,
     IdealCellSpec,
@@ -21,10 +22,12 @@ from pcmc.accel.cell_specs import (
     RramCellSpec,
 )
 from pcmc.accel.cells import (
+    AxonCell,
     CapacitorCell,
     FourPcmCell,
     IdealCell,
     LevelCell,
+    MeasuredCell,
     PcmPairCell,
     ReferencePcmCell,
     RramCell,
@@ -33,6 +36,7 @@ from pcmc.accel.cells import (
     make_cell,
 )
 from pcmc.accel.chip import load_chip
+from pcmc.accel.measured_spec import MeasuredCellSpec
 from pcmc.accel.random import stream
 from pcmc.errors import ChipError
 
@@ -57,9 +61,18 @@ RRAM = RramCellSpec(
     programming_error_us=(1.053, 0.2374, -1.167e-2, 1.536e-4),
 )
 LEVELS = LevelCellSpec(kind="sram", bits=8)
+AXONS = AxonCellSpec(kind="axon", axons=8)
+MEASURED = MeasuredCellSpec(
+    kind="measured",
+    g_min_us=1.0,
+    g_max_us=39.0,
+    programming_error_points_us=((1.0, 0.5), (39.0, 2.0)),
+    read_noise_points_us=((0.0, 0.1), (39.0, 0.4)),
+)
 IDEAL = IdealCellSpec("ideal")
 SPECS = [
-    TWO_TIER, PAIR, dataclasses.replace(PAIR, pairs=3), SLICED, ONE, FOUR, CAPACITOR, RRAM, LEVELS, IDEAL
+    TWO_TIER, PAIR, dataclasses.replace(PAIR, pairs=3), SLICED, ONE, FOUR, CAPACITOR, RRAM, MEASURED, LEVELS,
+    AXONS, IDEAL,
 ]  # fmt: skip
 
 
@@ -68,6 +81,7 @@ def name_of(spec):
 
 
 KINDS = pytest.mark.parametrize("spec", SPECS, ids=name_of)
+ENDS = {"rram": (1.0, 39.0), "measured": (1.0, 39.0), "3t1c": (-8.0, 8.0), "sram": (-127.0, 127.0)}
 SHAPE = (250, 400)
 N = SHAPE[0] * SHAPE[1]
 
@@ -179,7 +193,7 @@ def test_targets_are_left_as_they_are(spec):
 def test_a_weight_is_the_sum_of_its_pairs_each_times_its_gain(spec):
     cell = make_cell(spec)
     devices = cell.program(targets(spec, np.linspace(-1, 1, 600).reshape(20, 30)), rng())
-    if spec.kind in ("3t1c", "sram", "ideal"):  # no pairs of conductors, no wires
+    if spec.kind in ("3t1c", "sram", "axon", "ideal"):  # no pairs of conductors, no wires
         assert cell.gains == ()
         return
     pairs = [devices.g_plus - devices.g_minus] if devices.g_plus.ndim == 2 else None
@@ -225,12 +239,12 @@ def stuck_spec(spec, low=0.0, high=0.0):
     return dataclasses.replace(spec, stuck_low_fraction=low, stuck_high_fraction=high)
 
 
-@pytest.mark.parametrize("spec", [TWO_TIER, PAIR, ONE, RRAM, CAPACITOR, LEVELS], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize("spec", [TWO_TIER, PAIR, ONE, RRAM, MEASURED, CAPACITOR, LEVELS], ids=name_of)
 def test_as_many_devices_are_stuck_at_each_level_as_the_file_says(spec):
     spec = stuck_spec(spec, 0.02, 0.05)
     devices = make_cell(spec).program(targets(spec, 0.5, SHAPE), None, rng())
     g = devices.g_plus
-    levels = {"rram": (1.0, 39.0), "3t1c": (-8.0, 8.0), "sram": (-127.0, 127.0)}.get(spec.kind, (0.0, 20.0))
+    levels = ENDS.get(spec.kind, (0.0, 20.0))
     for level, share in zip(levels, (0.02, 0.05), strict=True):
         found = np.mean(g == np.float32(level))
         assert found == pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / N))
@@ -255,7 +269,7 @@ def test_the_same_devices_are_stuck_at_each_programming():
     assert 200 < np.count_nonzero(first.g_plus == 0.0) < 400
 
 
-@pytest.mark.parametrize("spec", [PAIR, ONE, RRAM, CAPACITOR, LEVELS], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize("spec", [PAIR, ONE, RRAM, MEASURED, CAPACITOR, LEVELS, AXONS], ids=name_of)
 def test_all_devices_may_be_stuck_or_none(spec):
     block = targets(spec, np.linspace(-1, 1, 1000).reshape(20, 50))
     for low, high in ((1.0, 0.0), (0.0, 1.0)):
@@ -543,7 +557,9 @@ def test_make_cell_gives_the_class_of_each_kind():
         FourPcmCell,
         CapacitorCell,
         RramCell,
+        MeasuredCell,
         LevelCell,
+        AxonCell,
         IdealCell,
     ]
     assert [type(make_cell(spec)) for spec in SPECS] == classes

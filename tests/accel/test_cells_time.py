@@ -136,9 +136,9 @@ def test_a_device_of_no_conductance_has_nothing_to_lose():
 
 def test_drift_without_a_law_is_refused():
     bare = make_cell(dataclasses.replace(SPEC, drift_mean=(), drift_deviation=()))
-    with pytest.raises(ChipError, match=r"drift: the chip's \[cell\] gives no law of it"):
+    with pytest.raises(ChipError, match=r"drift: the \[cell\] of kind 2pcm\+3t1c gives no law of it"):
         bare.age(pair(1.0, shape=(1, 3)), DAY, None, rng())
-    with pytest.raises(ChipError, match=r"drift: the chip's \[cell\] gives no law of it"):
+    with pytest.raises(ChipError, match=r"drift: the \[cell\] of kind 2pcm\+3t1c gives no law of it"):
         bare.noise_variance(pair(1.0, shape=(1, 3)), DAY, rng())
     with pytest.raises(ChipError, match="gives no law of it, drift_mean and drift_deviation"):
         bare.mean_drift(DAY)
@@ -148,7 +148,7 @@ def test_drift_without_a_law_is_refused():
 def test_read_noise_without_a_law_is_refused():
     quiet = make_cell(dataclasses.replace(SPEC, read_noise_scale=0.0))
     for act in (quiet.age, quiet.noise_variance):
-        with pytest.raises(ChipError, match=r"read_noise: the chip's \[cell\] gives no law of it"):
+        with pytest.raises(ChipError, match=r"read_noise: the \[cell\] of kind .* gives no law of it"):
             act(pair(1.0, shape=(1, 3)), DAY, rng())
 
 

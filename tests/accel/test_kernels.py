@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from instruction_sets import SETS, check_again
 from scipy.signal import correlate2d
 
 from pcmc.accel import reference, tile
@@ -331,24 +331,9 @@ def test_calls_that_count_on_give_the_noise_of_one(cut):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("simd", ["plain", "avx2", "avx512"])
+@pytest.mark.parametrize("simd", SETS)
 def test_every_instruction_set_agrees_with_the_twin(simd):
-    """The exact tests of this file once more, in a process that is held to one instruction set."""
-    if os.environ.get("PCMC_SIMD"):
-        pytest.skip("this is that process")
-    env = os.environ | {"PCMC_SIMD": simd}
-    asked = subprocess.run(
-        [sys.executable, "-c", "from pcmc.accel._kernels import SIMD; print(SIMD)"],
-        env=env, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    if asked.stdout.strip() != simd:
-        pytest.skip(f"this machine has no {simd}")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "agree or alone or threads", __file__]
-    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
-    passed = re.search(r"(\d+) passed", run.stdout)
-    assert passed is not None
-    assert int(passed[1]) > 100
+    check_again(__file__, "agree or alone or threads", simd)
 
 
 def test_a_convolution_is_what_scipy_says():

@@ -343,9 +343,9 @@ def test_a_time_before_the_first_read_is_refused(fields, at_s):
 def test_an_effect_without_a_law_is_refused():
     one = cell()
     written = devices(one, 1.0)
-    with pytest.raises(ChipError, match=r"read_noise: the chip's .cell. gives no law"):
+    with pytest.raises(ChipError, match=r"read_noise: the .cell. of kind measured gives no law"):
         one.age(written, noise=rng())
-    with pytest.raises(ChipError, match=r"drift: the chip's .cell. gives no law"):
+    with pytest.raises(ChipError, match=r"drift: the .cell. of kind measured gives no law"):
         one.age(written, drift=rng())
     assert one.age(written, 1e9) is written
 

@@ -104,7 +104,7 @@ def test_times_that_a_table_does_not_cover_are_refused(at_s):
 
 def test_a_table_of_errors_is_not_added_to_another_error_of_programming():
     assert WAN_SPEC.effects == ("drift",)
-    with pytest.raises(ChipError, match=r"programming_error: rram cells of this chip have no law of it"):
+    with pytest.raises(ChipError, match=r"programming_error: the \[cell\] of kind rram gives no law of it"):
         WAN.program(np.zeros((2, 2), np.float32), rng())
 
 
@@ -184,7 +184,7 @@ def test_neurram_itself_has_no_law_of_time():
     cell = make_cell(load_chip("neurram").cell)
     devices = programmed(cell, 20.0)
     assert cell.age(devices, DAY) is devices
-    with pytest.raises(ChipError, match=r"drift: rram cells of this chip have no law of it"):
+    with pytest.raises(ChipError, match=r"drift: the \[cell\] of kind rram gives no law of it"):
         cell.age(devices, DAY, None, rng())
     assert not cell.noise_variance(devices, DAY).any()
 

@@ -1,14 +1,11 @@
 """ADCs that differ by column, given ranges, read-out noise and counts of clipped conversions."""
 
-import os
-import re
-import subprocess
-import sys
 import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from instruction_sets import SETS, check_again
 from scipy import stats
 
 from pcmc.accel import reference, tile
@@ -175,24 +172,9 @@ def test_floats_agree_with_the_twin_but_for_a_code_at_a_tie(monkeypatch, name, c
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("simd", ["plain", "avx2", "avx512"])
+@pytest.mark.parametrize("simd", SETS)
 def test_every_instruction_set_agrees_with_the_twin(simd):
-    """The exact tests of this file once more, in a process that is held to one instruction set."""
-    if os.environ.get("PCMC_SIMD"):
-        pytest.skip("this is that process")
-    env = os.environ | {"PCMC_SIMD": simd}
-    asked = subprocess.run(
-        [sys.executable, "-c", "from pcmc.accel._kernels import SIMD; print(SIMD)"],
-        env=env, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    if asked.stdout.strip() != simd:
-        pytest.skip(f"this machine has no {simd}")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "agree", __file__]
-    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
-    passed = re.search(r"(\d+) passed", run.stdout)
-    assert passed is not None
-    assert int(passed[1]) > 100
+    check_again(__file__, "agree", simd)
 
 
 def both_kinds():
