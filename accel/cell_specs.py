@@ -34,6 +34,7 @@ _LAW_ABOVE = Reals(-10.0, 10.0, 0, 9)  # x from which it holds, powers of x; or 
 _ACTIVATION = Real(0.0, 1.0, "eV")
 _LN_TIME_LAW = Reals(-1000.0, 1000.0, 0, 2, "uS")  # offset, slope over ln t; or none
 
+MOST_US = 1e6  # a conductance of 1 S: what the wires of an array take
 BOLTZMANN_EV_PER_K = 8.617333262e-5
 """Boltzmann's constant, eV/K (CODATA 2018)."""
 
@@ -126,6 +127,13 @@ class PcmCellSpec(_Trainable):
             )
         check_drift(self.drift_mean, self.drift_deviation)
         check_stuck(self.stuck_low_fraction, self.stuck_high_fraction)
+        for name in ("activation_reset_ev", "activation_set_ev"):
+            factor = arrhenius(getattr(self, name), self.temperature_k)
+            if factor * self.g_max_us > MOST_US:
+                raise ChipError(
+                    f"{name} = {getattr(self, name):g}: must not let a device conduct more than {MOST_US:g} "
+                    f"uS, as it does {factor:.3g} times better at temperature_k = {self.temperature_k:g}"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

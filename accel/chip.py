@@ -326,6 +326,17 @@ def _check_consistency(spec: ChipSpec, origin: str) -> None:
         raise ChipError(
             f"{origin}: [dac] slice_bits = {spec.dac.slice_bits}: must be less than bits = {spec.dac.bits}"
         )
+    for name, most in (("word_segments", spec.tile.cols), ("bit_segments", spec.tile.rows)):
+        if getattr(spec.wires, name) > most:
+            raise ChipError(
+                f"{origin}: [wires] {name} = {getattr(spec.wires, name):,}: must be at most {most:,}, "
+                "the cells of a line in a tile"
+            )
+    if spec.wires.differential == "shared" and spec.adc.subtract == "digital":
+        raise ChipError(
+            f'{origin}: [adc] subtract = "digital": must be "analog" where [wires] differential = '
+            '"shared": a shared bit line carries the difference only'
+        )
     if spec.cell.kind == "1pcm":
         if spec.adc.subtract == "digital" and spec.weights.scale != "matrix":
             raise ChipError(
@@ -391,7 +402,9 @@ def _read_tables(name: str, beside: Path | None, seen: tuple[str, ...]) -> tuple
         raise ChipError(f"{origin}: extends = {shown(parent)}: must be a shipped chip or a file beside it")
     base, base_origin = _read_tables(parent, folder, (*seen, origin))
     chip_from_dict(base, base_origin)  # so that a mistake is blamed on the file that has it
-    del base["name"]  # a changed chip must not go by the name of the original
+    original = base.pop("name")  # a changed chip must not go by the name of the original
+    if tables.get("name") == original:
+        raise ChipError(f"{origin}: name = {shown(original)}: must differ from that of the chip it extends")
     return _merged(base, tables), origin
 
 

@@ -66,7 +66,7 @@ class Physics:
 
     @property
     def frozen_part(self) -> Literal["all", "slow"] | None:
-        """The part of the read noise that is drawn once: the `part` of a cell's `read`; None: nothing."""
+        """The part of the read noise that is drawn once: the `part` of a cell's `age`; None: nothing."""
         return "all" if self.read_noise == "frozen" else "slow" if self.read_noise == "split" else None
 
     @property

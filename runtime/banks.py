@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pcmc.accel import periphery, tile
+from pcmc.accel import periphery, reference, tile
+from pcmc.accel.cells import make_cell
 from pcmc.accel.chip import ChipSpec
 from pcmc.accel.periphery import Drivers, Part
 from pcmc.accel.physics import Physics
@@ -24,6 +25,9 @@ from pcmc.runtime.state import BankState, ChipState, blocks_of, place
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
+# The largest full scale of a converter, well within float32 and so that it times an input range is, mostly.
+MOST_FULL = 1e30
+
 #: Inputs as they are.
 EXACT = Drivers()
 
@@ -34,7 +38,7 @@ COMPENSATIONS = ("none", "global", "column")
 @dataclass(frozen=True, slots=True)
 class LoadedBank:
     """`parts` are read one after the other and added, all driven alike; `gain` (`[1]` or `[cols]`) multiplies
-    results, `bias` (`[cols]`) is added after: the digital unit's part.
+    results, `bias` (`[cols]`) is added after: the digital unit's part. `physical`: cells are devices.
     """
 
     parts: tuple[Part, ...]
@@ -45,6 +49,7 @@ class LoadedBank:
     bias_drive: float = 1.0
     sample: str = "slice"
     gain: Floats | None = None
+    physical: bool = False
 
     @property
     def conversions(self) -> int:
@@ -97,7 +102,9 @@ def physical_bank(
         calibration: ranges, gains and shifts from calibration data; None: those of the chip file.
     """
     physics = reading.physics
-    full = state.w_max * np.float32(chip.adc.range_cells)
+    full = np.minimum(state.w_max, np.float32(MOST_FULL / chip.adc.range_cells)) * np.float32(
+        chip.adc.range_cells
+    )
     if calibration is not None and calibration.adc_full is not None:
         full = calibration.adc_full
     readout = None
@@ -113,6 +120,7 @@ def physical_bank(
         state.bias_drive,
         chip.adc.sample,
         gain,
+        physical=True,
     )
 
 
@@ -238,7 +246,9 @@ def drift_gains(
     """
     if compensation == "none" or not reading.physics.drift or reading.at_s is None:
         return {}
-    first = read_chip(program, state, replace(reading, at_s=None))
+    if reading.at_s <= make_cell(program.chip.cell).t0_s:  # nothing has drifted, and both tiers may count
+        return {}
+    first = read_chip(program, state, replace(reading, at_s=None, step=0, clock_s=0.0))
     return {
         name: _drift_gain(program.banks[name], first[name].weights, now.weights, compensation)
         for name, now in found.items()
@@ -272,6 +282,7 @@ def output_shape(shape: Sequence[int], bank: LoadedBank, how: Read) -> tuple[int
     return (shape[0], bank.cols, *(size if len(shape) == 4 else size[1:]))
 
 
+@reference.QUIET
 def read_bank(
     x: Array,
     bank: LoadedBank,
@@ -330,4 +341,7 @@ def read_bank(
         np.multiply(y, bank.gain.reshape(per_column), out=y)
         if bank.bias is not None:
             np.add(y, bank.bias.reshape(per_column), out=y)
+    if bank.physical and not np.isfinite(y.sum()) and (addend is None or np.isfinite(addend).all()):
+        # Sums beyond float32, of opposite signs: a machine has no NaN.
+        np.nan_to_num(y, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
     return y.reshape(shape).astype(x.dtype, copy=False)

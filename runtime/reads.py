@@ -171,7 +171,7 @@ def _aged(cell: Cell, spec: CellSpec, state: BankState, reading: Reading, block:
         block.devices(state.devices),
         reading.at_s,
         _held_noise(cell, spec, block, reading),
-        _drift(block, reading),
+        _drift(block, state, reading),
         reading.physics.frozen_part or "all",
     )
 
@@ -187,8 +187,9 @@ def _held_noise(cell: Cell, spec: CellSpec, block: BlockView, reading: Reading) 
     return slow_noise(reading.seed, place(block.row), shortest, max(since, shortest), reading.clock_s)
 
 
-def _drift(block: BlockView, reading: Reading) -> Stream | None:
-    return block.stream(reading.device_seed, "drift") if reading.physics.drift else None
+def _drift(block: BlockView, state: BankState, reading: Reading) -> Stream | None:
+    """The stream of the devices' drift, another one for each programming."""
+    return block.stream(reading.device_seed, "drift", state.writes - 1) if reading.physics.drift else None
 
 
 def _off_reference(devices: Devices, spec: CellSpec, block: BlockView, seed: int) -> Devices:
@@ -231,7 +232,7 @@ def _noise(
     physics, devices = reading.physics, block.devices(state.devices)
     variances, floor = None, None
     if physics.fast_part is not None:
-        args = (devices, reading.at_s, _drift(block, reading), physics.fast_part)
+        args = (devices, reading.at_s, _drift(block, state, reading), physics.fast_part)
         if share.gains == cell.gains and share.side == 0:
             variances = cell.noise_variance(*args)
         elif isinstance(cell, PairCell):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from pcmc.accel.cells import make_cell
 from pcmc.accel.physics import Physics, resolve
-from pcmc.errors import DataError
+from pcmc.errors import DataError, PcmcError
 from pcmc.runtime import fusing
 from pcmc.runtime.banks import (
     COMPENSATIONS,
@@ -41,6 +41,9 @@ from pcmc.runtime.state import ChipState, WiredChip, program_chip
 from pcmc.runtime.times import seconds
 
 Array = npt.NDArray[Any]
+
+
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,8 @@ class Session:
         seed: names all random streams: one seed, one result, whatever the number of threads.
         threads: threads of the tile reads and of onnxruntime; 0 takes all processors.
         state: devices to read, in place of newly programmed ones.
-        at: time since programming, in s or as "20s", "1h", "1d"; None is the cell's first read. With the
+        at: time since programming, in s or as "20s", "1h", "1d"; None is the cell's first read, or when the
+            `state` was saved. With the
             effect `drift` conductances fall with it, and read noise grows.
         compensation: what the digital unit does about drift: "none", or a factor from reference reads at the
             first read and at `at`, one for each matrix ("global") or for each of its columns ("column").
@@ -106,21 +110,24 @@ class Session:
             from pcmc.runtime.program_file import load
 
             program = load(program)
-        if threads < 0:
-            raise DataError(f"threads = {threads}: must be 0 (all processors) or more")
+        if not 0 <= threads <= MOST_THREADS:
+            raise DataError(f"threads = {threads}: must be 0 (all processors) to {MOST_THREADS:,}")
         self.program = program
         self.physics = resolve(physics, program.chip)
         self.seed = seed
         self.threads = threads or os.cpu_count() or 1
-        self.at_s = None if at is None else seconds(at)
+        held_s = 0.0 if state is None else state.clock_s
+        self.at_s = held_s or None if at is None else seconds(at)
         if compensation not in COMPENSATIONS:
             raise DataError(f"compensation {compensation!r}: should be one of {', '.join(COMPENSATIONS)}")
         self.compensation = compensation
-        unknown = sorted(set(only or ()) - program.banks.keys())
-        if unknown:
-            raise DataError(
-                f"only: there is no bank '{unknown[0]}'; the program has {', '.join(program.banks)}"
-            )
+        only = None if only is None else (only,) if isinstance(only, str) else tuple(only)
+        for given, names in (("only", only or ()), ("calibration", calibration or ())):
+            unknown = sorted(set(names) - program.banks.keys())
+            if unknown:
+                raise DataError(
+                    f"{given}: there is no bank '{unknown[0]}'; the program has {', '.join(program.banks)}"
+                )
         if state is not None:
             check_state(state, program)
         self._given_state = state
@@ -187,11 +194,16 @@ class Session:
         if self.physics.is_ideal and self._given_state is None:
             return None
         if self._given_state is not None:
-            return replace(self._given_state, wired=self._wired or self._given_state.wired)
+            wired = self._wired or self._given_state.wired
+            return replace(self._given_state, wired=wired, clock_s=self._time_s())
         made = program_chip(
             self.program, self.physics, self.seed, self._only, self._first_read_s, self.threads, self._writes
         )
-        return replace(made, wired=self._wired)
+        return replace(made, wired=self._wired, clock_s=self._time_s())
+
+    def _time_s(self) -> float:
+        """Seconds since programming; 0 where no time was said, and none has gone by."""
+        return 0.0 if self.at_s is None else self.at_s
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the program with its devices as they are; `pcmc.load_state` reads them, `state=` takes them.
@@ -205,6 +217,8 @@ class Session:
         state = self.state
         if state is None:
             raise DataError("a session in ideal mode has no devices to save: switch physics on")
+        if self._only is not None:
+            raise DataError("only: devices of some banks can't be saved, there would be none for the others")
         save(self.program, path, state)
 
     def reprogram(self) -> None:
@@ -218,6 +232,7 @@ class Session:
             self._writes = max((bank.writes for bank in self._given_state.banks.values()), default=0)
             self._given_state = None
         self._writes += 1
+        self._waits += 1
         self.at_s = self._first_read_s
         self._banks = self._load_banks()
 
@@ -234,11 +249,16 @@ class Session:
         waited = seconds(time)
         if self.physics.is_ideal or waited == 0:
             return
+        before = self.at_s, self._clock_s, self._waits
         first = make_cell(self.program.chip.cell).t0_s
         self.at_s = (first if self.at_s is None else self.at_s) + waited
         self._clock_s += waited
         self._waits += 1
-        self._banks = self._load_banks()
+        try:
+            self._banks = self._load_banks()
+        except PcmcError:  # no read can take place then: time stands still
+            self.at_s, self._clock_s, self._waits = before
+            raise
 
     def get_inputs(self) -> list[NodeArg]:
         """The graph's inputs."""
@@ -291,12 +311,12 @@ class Session:
             if name not in known:
                 raise DataError(f"there is no output '{name}'; the model has {', '.join(known)}")
         values = {info.name: check_input(info, input_feed) for info in self.program.inputs}
-        if self._runs:
-            self.wait(self._interval_s)
-        self._runs += 1
         unknown = sorted(set(input_feed) - values.keys())
         if unknown:
             raise DataError(f"there is no input '{unknown[0]}'; the model has {', '.join(values) or 'none'}")
+        if self._runs:
+            self.wait(self._interval_s)
+        self._runs += 1
         for index, task in enumerate(self._plan.tasks):
             self._run_step(task, values)
             for tensor in self._last_use.get(index, ()):

@@ -25,6 +25,8 @@ Floats = npt.NDArray[np.float32]
 T = TypeVar("T")
 
 _WORTH_A_THREAD = 1 << 16  # cells
+# Weights that are as good as none: the microsiemens of a weight of 1 would be beyond float32.
+_LEAST_SCALE = 1e-28
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ def scales(bank: Bank, chip: ChipSpec) -> tuple[Floats, float]:
     largest = max(float(block.max(initial=0.0)) for block in weights)
     bias_max = max(float(block.max(initial=0.0)) for block in biases)
     whole = _largest(np.concatenate([block.ravel() for block in weights]), percentile)
-    whole = whole or largest or bias_max or 1.0
+    whole = next((one for one in (whole, largest, bias_max) if one > _LEAST_SCALE), 1.0)
     drive = bias_max / whole if bias_max else 1.0
     if scale == "matrix":
         return np.full(sum(block.shape[1] for block in weights), whole, np.float32), drive
@@ -226,7 +228,7 @@ def scales(bank: Bank, chip: ChipSpec) -> tuple[Floats, float]:
             w_max = np.full(magnitudes.shape[1], _largest(magnitudes, percentile))
             bias = np.full_like(bias, bias.max(initial=0.0))
         w_max = np.maximum(w_max, bias / np.float32(drive))
-        found.append(np.where(w_max > 0, w_max, whole).astype(np.float32))
+        found.append(np.where(w_max > _LEAST_SCALE, w_max, whole).astype(np.float32))
     return np.concatenate(found), drive
 
 

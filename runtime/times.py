@@ -35,7 +35,10 @@ def seconds(time: float | str) -> float:
         except (ValueError, KeyError):
             value = math.nan
     else:
-        value = float(time)
+        try:
+            value = float(time)
+        except (TypeError, ValueError):
+            value = math.nan
     if not (math.isfinite(value) and value >= 0):
         raise DataError(
             f"time {time!r}: should be a number with a unit of {', '.join(UNITS)}, as 20s, 1h or 1d"

@@ -1,5 +1,8 @@
 """The cells: how a weight becomes conductances, and what a read-out finds. One file a kind."""
 
+from collections.abc import Callable
+from typing import Any
+
 from pcmc.accel.cell_specs import (
     AxonCellSpec,
     CapacitorCellSpec,
@@ -7,6 +10,7 @@ from pcmc.accel.cell_specs import (
     FourPcmCellSpec,
     IdealCellSpec,
     LevelCellSpec,
+    PcmCellSpec,
     ReferencePcmCellSpec,
     RramCellSpec,
     TwoTierCellSpec,
@@ -45,24 +49,22 @@ __all__ = [
 ]
 
 
+_CLASSES: dict[type[CellSpec], Callable[[Any], Cell]] = {
+    IdealCellSpec: IdealCell,
+    LevelCellSpec: LevelCell,
+    AxonCellSpec: AxonCell,
+    MeasuredCellSpec: MeasuredCell,
+    RramCellSpec: RramCell,
+    CapacitorCellSpec: CapacitorCell,
+    PcmCellSpec: PcmPairCell,
+    FourPcmCellSpec: FourPcmCell,
+    ReferencePcmCellSpec: ReferencePcmCell,
+    TwoTierCellSpec: TwoTierCell,
+}
+
+
 def make_cell(spec: CellSpec) -> Cell:
     """The cell that a chip's `[cell]` section describes."""
-    if isinstance(spec, IdealCellSpec):
-        return IdealCell(spec)
-    if isinstance(spec, LevelCellSpec):
-        return LevelCell(spec)
-    if isinstance(spec, AxonCellSpec):
-        return AxonCell(spec)
-    if isinstance(spec, MeasuredCellSpec):
-        return MeasuredCell(spec)
-    if isinstance(spec, RramCellSpec):
-        return RramCell(spec)
-    if isinstance(spec, CapacitorCellSpec):
-        return CapacitorCell(spec)
-    if isinstance(spec, FourPcmCellSpec):
-        return FourPcmCell(spec)
-    if isinstance(spec, ReferencePcmCellSpec):
-        return ReferencePcmCell(spec)
-    if isinstance(spec, TwoTierCellSpec):
-        return TwoTierCell(spec)
-    return SlicedPcmCell(spec) if spec.slices > 1 else PcmPairCell(spec)
+    if isinstance(spec, PcmCellSpec) and spec.slices > 1:
+        return SlicedPcmCell(spec)
+    return _CLASSES[type(spec)](spec)

@@ -9,13 +9,13 @@ from pcmc.accel.cells.cell import (
     Devices,
     Float32,
     NoisePart,
-    beyond,
     check_laws,
     check_targets,
     make_stuck,
     read_time,
 )
 from pcmc.accel.cells.pcm import chunks, law_of, noise_spectrum, polynomial
+from pcmc.accel.cells.range_pair import RangePairCell
 from pcmc.accel.measured_spec import MeasuredCellSpec, Points
 from pcmc.accel.random import Normals, Stream
 
@@ -27,7 +27,7 @@ _LARGEST_LOG = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredCell:
+class MeasuredCell(RangePairCell[MeasuredCellSpec]):
     """W = G+ - G-, both devices between g_min and g_max; every law is the chip file's. G in uS.
 
     **Target.** One device goes to g_min + |W|, the other stays erased, at g_min. Devices with pulses down
@@ -61,23 +61,6 @@ class MeasuredCell:
     then for all G-. What is left out: pulses of the other direction in a write (their law is for training),
     and any dependence of one law on another.
     """
-
-    spec: MeasuredCellSpec
-
-    @property
-    def full_us(self) -> float:
-        """The difference of conductance of the largest weight, g_max_us - g_min_us."""
-        return self.spec.g_max_us - self.spec.g_min_us
-
-    @property
-    def t0_s(self) -> float:
-        """When the first read takes place, in seconds since programming; 0 where no law knows time."""
-        return self.spec.t0_s
-
-    @property
-    def gains(self) -> tuple[float, ...]:
-        """One pair."""
-        return (1.0,)
 
     def program(self, target_us: Float32, rng: Stream | None, stuck: Stream | None = None) -> Devices:
         """Program pairs to a difference of `target_us`; see `Cell`. Levels also bind exact writing."""
@@ -113,10 +96,6 @@ class MeasuredCell:
                 chunk[...] = then
         return Devices(aged[0], aged[1])
 
-    def weights_us(self, devices: Devices) -> Float32:
-        """G+ - G- of each cell, in uS."""
-        return devices.g_plus - devices.g_minus
-
     def noise_variance(
         self,
         devices: Devices,
@@ -146,10 +125,6 @@ class MeasuredCell:
                 then = chunk if drift is None else self._drifted(chunk, at_s, drift)
                 out += self._variance(chunk, then, at_s, part)
         return found
-
-    def clipped(self, target_us: Float32) -> int:
-        """How many of the targets are beyond `full_us`."""
-        return beyond(target_us, self.full_us)
 
     def _write(self, target: Float32, rng: Stream | None, stuck: Stream | None) -> Float32:
         """The devices that carry the positive part of `target`, as they end up."""

@@ -81,11 +81,6 @@ def add_programming_error(g: Float32, spec: PcmCellSpec, rng: Stream) -> None:
         add_noise(part, polynomial(spec.programming_error_us, x), rng)
 
 
-def add_read_noise(g: Float32, spec: PcmCellSpec, rng: Normals, at_s: float, part: NoisePart = "all") -> None:
-    """Turn programmed conductances into those that a read at `at_s` finds without drift; see `age`."""
-    age(g, spec, at_s, rng, None, part)
-
-
 def age(
     g: Float32,
     spec: PcmCellSpec,

@@ -10,19 +10,19 @@ from pcmc.accel.cells.cell import (
     Devices,
     Float32,
     NoisePart,
-    beyond,
     check_laws,
     check_targets,
     make_stuck,
     read_time,
 )
 from pcmc.accel.cells.pcm import add_noise, noise_spectrum, polynomial
+from pcmc.accel.cells.range_pair import RangePairCell
 from pcmc.accel.random import Normals, Stream
 from pcmc.errors import ChipError
 
 
 @dataclass(frozen=True, slots=True)
-class RramCell:
+class RramCell(RangePairCell[RramCellSpec]):
     """W = G+ - G-, both devices between g_min and g_max; the erased one stays at g_min. G in uS, t in s.
 
     The error of closed-loop writing is Gaussian, with a polynomial in the target G:
@@ -55,23 +55,6 @@ class RramCell:
     is written to g_min or g_max whatever its target, and relaxes as others do. Streams are drawn for all G+
     first, then for all G-.
     """
-
-    spec: RramCellSpec
-
-    @property
-    def full_us(self) -> float:
-        """The difference of conductance of the largest weight, g_max_us - g_min_us."""
-        return self.spec.g_max_us - self.spec.g_min_us
-
-    @property
-    def t0_s(self) -> float:
-        """When the first read takes place, in seconds since programming; 0 where no law knows time."""
-        return self.spec.t0_s
-
-    @property
-    def gains(self) -> tuple[float, ...]:
-        """One pair."""
-        return (1.0,)
 
     def program(self, target_us: Float32, rng: Stream | None, stuck: Stream | None = None) -> Devices:
         """Program pairs, one device to g_min + |target|, the other to g_min; see `Cell`.
@@ -122,10 +105,6 @@ class RramCell:
             aged.append(g)
         return Devices(aged[0], aged[1])
 
-    def weights_us(self, devices: Devices) -> Float32:
-        """G+ - G- of each cell, in uS."""
-        return devices.g_plus - devices.g_minus
-
     def noise_variance(
         self,
         devices: Devices,
@@ -158,10 +137,6 @@ class RramCell:
             variance *= spectrum
             found.append(variance)
         return found[0], found[1]
-
-    def clipped(self, target_us: Float32) -> int:
-        """How many of the targets are beyond `full_us`."""
-        return beyond(target_us, self.full_us)
 
     def _relaxed(self, programmed: Float32, at_s: float, drift: Stream | None) -> Float32:
         """A copy of programmed conductances, as time has changed them; clipped at 0."""

@@ -80,14 +80,15 @@ class TwoTierCell(PcmPairCell):
             w += devices.low
         return w
 
-    def noise_variance(
+    def device_variances(
         self,
         devices: Devices,
         at_s: float | None = None,
         drift: Stream | None = None,
         part: NoisePart = "all",
-    ) -> Float32:
+    ) -> tuple[Float32, Float32]:
         """As in `PcmPairCell`; zeros before t0, where nothing is known."""
         if self.low_tier_counts(at_s) and devices.low.size:
-            return np.zeros(devices.g_plus.shape, np.float32)
-        return PcmPairCell.noise_variance(self, replace(devices, low=devices.low[:0]), at_s, drift, part)
+            zeros = np.zeros_like(devices.g_plus)
+            return zeros, zeros.copy()
+        return PcmPairCell.device_variances(self, devices, at_s, drift, part)

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from pcmc.accel.cells import Devices, IdealCell, TwoTierCell, make_cell
-from pcmc.accel.cells.pcm import add_programming_error, add_read_noise
+from pcmc.accel.cells.pcm import add_programming_error, age
 from pcmc.accel.chip import IdealCellSpec, load_chip
 from pcmc.accel.random import stream
 from pcmc.errors import ChipError
@@ -54,7 +54,7 @@ def programmed(g):
 
 def found(g, at_s=20.0):
     conductance = np.full(N, g, np.float32)
-    add_read_noise(conductance, SPEC, rng(), at_s)
+    age(conductance, SPEC, at_s, rng(), None)
     return conductance
 
 
@@ -155,14 +155,14 @@ def test_read_noise_is_gaussian_with_the_published_deviation(g, at_s):
 @pytest.mark.parametrize("g", [0.01, 0.1, 0.2])
 def test_read_noise_of_small_conductances_is_a_fifth_of_them_times_the_spectrum(g):
     sample = np.full(1, g, np.float32)
-    add_read_noise(sample, SPEC, FixedNormal(1.0), 20.0)
+    age(sample, SPEC, 20.0, FixedNormal(1.0), None)
     assert float(sample[0]) == pytest.approx(g * (1 + 0.2 * math.sqrt(math.log(4e7 + 0.5))), rel=1e-5)
 
 
 @pytest.mark.parametrize("g", [0.3, 1.0, 5.0, 12.5, 25.0])
 def test_read_noise_follows_the_power_law_above(g):
     sample = np.full(1, g, np.float32)
-    add_read_noise(sample, SPEC, FixedNormal(1.0), 20.0)
+    age(sample, SPEC, 20.0, FixedNormal(1.0), None)
     assert float(sample[0]) - g == pytest.approx(sigma_read(g, 20.0), rel=1e-4)
 
 

@@ -248,7 +248,7 @@ def test_a_description_survives_json_exactly(kind):
 def test_a_description_with_every_new_field_survives_json_exactly():
     right = tables("2pcm")
     right["weights"] = {"scale": "tile", "percentile": 99.5}
-    right["wires"] = {"row_ohm": 1.5, "drive": "two", "word_segments": 4, "differential": "shared"}
+    right["wires"] = {"row_ohm": 1.5, "drive": "two", "word_segments": 4, "differential": "apart"}
     right["cell"] |= {
         "read_voltage_v": 0.2,
         "temperature_k": 350.0,

@@ -241,3 +241,24 @@ def test_a_tile_of_one_row_is_right_without_a_bias_row():
     right = tables()
     right["tile"].update(rows=1, bias_row=False)
     assert chip_from_dict(right, "mine.toml").tile.rows == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "start"),
+    [
+        ({"wires": {"word_segments": 101}}, "[wires] word_segments = 101: must be at most 100"),
+        ({"wires": {"bit_segments": 514}}, "[wires] bit_segments = 514: must be at most 513"),
+        (
+            {"wires": {"differential": "shared"}, "adc": {"subtract": "digital"}},
+            '[adc] subtract = "digital": must be "analog" where [wires] differential = "shared"',
+        ),
+        (
+            {"cell": {"temperature_k": 1000.0, "activation_reset_ev": 1.0}},
+            "[cell] activation_reset_ev = 1: must not let a device conduct more than 1e+06 uS",
+        ),
+    ],
+)
+def test_wires_and_energies_that_a_tile_can_not_have_are_named(changes, start):
+    with pytest.raises(ChipError) as refusal:
+        chip_from_dict({**tables(), **{k: {**tables()[k], **v} for k, v in changes.items()}}, "mine.toml")
+    assert str(refusal.value).startswith(f"mine.toml: {start}")

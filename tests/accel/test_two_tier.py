@@ -169,6 +169,9 @@ def test_before_the_first_read_nothing_is_known_of_the_pair_so_nothing_happens_t
     assert np.array_equal(aged.g_plus, devices.g_plus)
     assert np.array_equal(aged.g_minus, devices.g_minus)
     variance = CELL.noise_variance(devices, at_s, rng(3))
+    for half in CELL.device_variances(devices, at_s, rng(3)):
+        assert half.shape == devices.g_plus.shape
+        assert not half.any()
     assert variance.shape == (20, 50)
     assert variance.dtype == np.float32
     assert not variance.any()
