@@ -17,9 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def environment() -> dict[str, str]:
-    """The environment of measured processes: OpenBLAS finds out by itself which processor this is."""
+    """The environment of measured processes: OpenBLAS finds out by itself which processor this is, and its
+    threads sleep soon after a product. Else they spin for longer than a turn, on a processor of whoever comes
+    next; its products take as long either way.
+    """
     overrides = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-    return {key: value for key, value in os.environ.items() if key not in overrides}
+    kept = {key: value for key, value in os.environ.items() if key not in overrides}
+    return kept | {"OPENBLAS_THREAD_TIMEOUT": "4"}
 
 
 def in_process(module: str, *arguments: str) -> Any:

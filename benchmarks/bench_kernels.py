@@ -5,10 +5,10 @@
 
 Each thread count runs in a process of its own, because OpenBLAS reads its number of threads when numpy is
 imported. Both sides of a ratio are timed in turns in one process, so that a busy machine slows both;
-medians are given. After numpy's turn on several threads there is a pause, because OpenBLAS's go on spinning
-for a while. `ratio` is our time over numpy's: below 1 is faster than numpy, which has no converters and one
-block. GFLOP/s count the product alone, with noise, too: its variance is a second product. For Gaussians the
-ratio is to numpy's generator, and G/s are numbers.
+medians are given. After numpy's turn on several threads there is a pause, until OpenBLAS's sleep: else they
+spin on a processor of whoever comes next. `ratio` is our time over numpy's: below 1 is faster than numpy,
+which has no converters and one block. GFLOP/s count the product alone, with noise, too: its variance is a
+second product. For Gaussians the ratio is to numpy's generator, and G/s are numbers.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def rows() -> list[dict[str, Any]]:
     for threads in THREADS:
         env = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}
         env |= {"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+        env["OPENBLAS_THREAD_TIMEOUT"] = "4"  # its threads sleep soon after a product
         run = subprocess.run(
             [sys.executable, __file__, "--measure", str(threads)], env=env, check=True, stdout=subprocess.PIPE
         )
