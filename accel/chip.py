@@ -111,6 +111,10 @@ _ONE_SCALE = WeightSpec()
 _NO_WIRES = Wires()
 
 
+def _codes_of_a_sign(bits: int) -> int:
+    return int(2 ** (bits - 1) - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class DacSpec:
     """The input converters, one a row: bits with sign; `on` says whether physics "full" quantizes inputs.
@@ -127,6 +131,11 @@ class DacSpec:
     signed: Annotated[bool, Flag()] = True
     range: Annotated[str, Choice(("vector", "fixed"))] = "vector"
     full: Annotated[float, Real(1e-6, 1e6)] = 1.0
+
+    @property
+    def levels(self) -> int:
+        """Codes of each sign, 2^(bits - 1) - 1."""
+        return _codes_of_a_sign(self.bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +162,11 @@ class AdcSpec:
     offset_lsb: Annotated[float, Real(0.0, 1000.0, "LSB")] = 0.0
     gain_error: Annotated[float, Real(0.0, 0.25)] = 0.0
     corrected: Annotated[bool, Flag()] = False
+
+    @property
+    def levels(self) -> int:
+        """Codes of each sign, 2^(bits - 1) - 1."""
+        return _codes_of_a_sign(self.bits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from pcmc.accel.chip import ChipSpec
 from pcmc.accel.periphery import Drivers, Part
 from pcmc.accel.physics import Physics
 from pcmc.accel.random import gaussian_key, stream
+from pcmc.errors import DataError
 from pcmc.runtime.calibration import BankCalibration, as_driven
-from pcmc.runtime.program import Bank, Program, Read
+from pcmc.runtime.program import Bank, Program, Read, Step
 from pcmc.runtime.reads import Found, Reading, read_chip
 from pcmc.runtime.state import BankState, ChipState, blocks_of, place
 
@@ -33,6 +34,19 @@ EXACT = Drivers()
 
 #: What the digital unit can do about drift: nothing, or a factor for each matrix or each of its columns.
 COMPENSATIONS = ("none", "global", "column")
+
+
+def check_compensation(name: str) -> None:
+    """DataError if there is no compensation of this name."""
+    if name not in COMPENSATIONS:
+        raise DataError(f"compensation {name!r}: should be one of {', '.join(COMPENSATIONS)}")
+
+
+def unreadable(step: Step, x: Array, error: Exception) -> DataError:
+    """What to raise where a read did not take its input: open dimensions that do not fit the model."""
+    return DataError(
+        f"step '{step.name}': can't read '{step.bank}' for an input of shape {list(np.shape(x))}: {error}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +123,7 @@ def physical_bank(
         full = calibration.adc_full
     readout = None
     if physics.readout_noise:
-        readout = np.square(full * np.float32(chip.adc.noise_lsb / (2 ** (chip.adc.bits - 1) - 1)))
+        readout = np.square(full * np.float32(chip.adc.noise_lsb / chip.adc.levels))
     gain, bias = _digital(bank, drift_gain, calibration)
     return LoadedBank(
         _parts(bank, found, readout, _converters(bank, full, chip, reading), reading.seed),
@@ -170,7 +184,7 @@ def _drivers(chip: ChipSpec, physics: Physics, calibration: BankCalibration | No
         full = dac.full if calibration is None or calibration.input_full is None else calibration.input_full
     bent = physics.nonlinearity
     return Drivers(
-        levels=2 ** (dac.bits - 1) - 1 if physics.dac else 0,
+        levels=dac.levels if physics.dac else 0,
         kind=dac.input,
         slice_bits=dac.slice_bits,
         signed=dac.signed,
@@ -188,7 +202,7 @@ def _converters(bank: Bank, full: Floats, chip: ChipSpec, reading: Reading) -> t
     physics, adc = reading.physics, chip.adc
     if not physics.adc:
         return tile.OFF
-    levels = 2 ** (adc.bits - 1) - 1
+    levels = adc.levels
     if not physics.mismatch and (full == full[0]).all():
         return tile.Converters(adc_levels=levels, adc_full=float(full[0]))
     gain, step = np.float32(levels) / full, full / np.float32(levels)

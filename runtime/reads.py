@@ -256,7 +256,7 @@ def _phases_summed(chip: ChipSpec, physics: Physics) -> float:
     dac = chip.dac
     if not (physics.dac and dac.input == "bits" and chip.adc.sample == "sum"):
         return 1.0
-    drivers = Drivers(levels=2 ** (dac.bits - 1) - 1, kind="bits", slice_bits=dac.slice_bits)
+    drivers = Drivers(levels=dac.levels, kind="bits", slice_bits=dac.slice_bits)
     return sum(weight * weight for weight in drivers.weights)
 
 

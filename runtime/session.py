@@ -22,14 +22,15 @@ from pcmc.accel.physics import Physics, resolve
 from pcmc.errors import DataError, PcmcError
 from pcmc.runtime import fusing
 from pcmc.runtime.banks import (
-    COMPENSATIONS,
     LoadedBank,
     Saturation,
+    check_compensation,
     drift_gains,
     ideal_bank,
     output_shape,
     physical_bank,
     read_bank,
+    unreadable,
 )
 from pcmc.runtime.calibration import BankCalibration
 from pcmc.runtime.fusing import Finish, Task
@@ -118,8 +119,7 @@ class Session:
         self.threads = threads or os.cpu_count() or 1
         held_s = 0.0 if state is None else state.clock_s
         self.at_s = held_s or None if at is None else seconds(at)
-        if compensation not in COMPENSATIONS:
-            raise DataError(f"compensation {compensation!r}: should be one of {', '.join(COMPENSATIONS)}")
+        check_compensation(compensation)
         self.compensation = compensation
         only = None if only is None else (only,) if isinstance(only, str) else tuple(only)
         for given, names in (("only", only or ()), ("calibration", calibration or ())):
@@ -348,10 +348,8 @@ class Session:
                 relu = finish is not None and finish.relu
                 return read_bank(x, bank, how, self.threads, self._reads, saturated, addend=addend, relu=relu)
             y = read_bank(x, bank, how, self.threads, self._reads, saturated)
-        except (ValueError, IndexError, TypeError) as error:  # open dimensions that do not fit the model
-            raise DataError(
-                f"step '{step.name}': can't read '{name}' for an input of shape {list(np.shape(x))}: {error}"
-            ) from error
+        except (ValueError, IndexError, TypeError) as error:
+            raise unreadable(step, x, error) from error
         if step.name not in self._finishes:
             self._finishes[step.name] = open_region(finish.model, finish.region, self.threads)
         feeds = {step.outputs[0]: y}

@@ -53,14 +53,11 @@ class ReferencePcmCell(PcmPairCell):
         part: NoisePart = "all",
     ) -> Devices:
         """As in `PcmPairCell`, each reference once for its row."""
-        at_s = self._time(at_s, noise is not None, drift is not None)
-        drift = drift if pcm.changes(self.spec, at_s) else None
-        if noise is None and drift is None:
+        once = _references_once(devices)
+        aged = PcmPairCell.age(self, once, at_s, noise, drift, part)
+        if aged is once:
             return devices
-        g, reference = devices.g_plus.copy(), devices.g_minus[:, :1].copy()
-        for aged in (g, reference):
-            pcm.age(aged.reshape(-1), self.spec, at_s, noise, drift, part)
-        return Devices(g, np.repeat(reference, g.shape[1], axis=1))
+        return Devices(aged.g_plus, np.repeat(aged.g_minus, aged.g_plus.shape[1], axis=1))
 
     def device_variances(
         self,
@@ -70,10 +67,10 @@ class ReferencePcmCell(PcmPairCell):
         part: NoisePart = "all",
     ) -> tuple[Float32, Float32]:
         """sigma_read^2 of each G, and of the reference of each, in uS^2; as `noise_variance`."""
-        at_s = self._time(at_s, True, drift is not None)
-        drift = drift if pcm.changes(self.spec, at_s) else None
-        g, reference = (
-            pcm.noise_variance(held.reshape(-1), self.spec, at_s, part, drift).reshape(held.shape)
-            for held in (devices.g_plus, np.ascontiguousarray(devices.g_minus[:, :1]))
-        )
-        return g, np.repeat(reference, devices.g_plus.shape[1], axis=1)
+        g, reference = PcmPairCell.device_variances(self, _references_once(devices), at_s, drift, part)
+        return g, np.repeat(reference, g.shape[1], axis=1)
+
+
+def _references_once(devices: Devices) -> Devices:
+    """The devices with the reference of a row as one device, `[rows, 1]`, rather than for each column."""
+    return Devices(devices.g_plus, devices.g_minus[:, :1])

@@ -19,7 +19,15 @@ import numpy.typing as npt
 from pcmc.accel.physics import Physics, resolve
 from pcmc.errors import DataError
 from pcmc.progress import progress
-from pcmc.runtime.banks import COMPENSATIONS, LoadedBank, drift_gains, ideal_bank, physical_bank, read_bank
+from pcmc.runtime.banks import (
+    LoadedBank,
+    check_compensation,
+    drift_gains,
+    ideal_bank,
+    physical_bank,
+    read_bank,
+    unreadable,
+)
 from pcmc.runtime.calibration import (
     KINDS,
     BankCalibration,
@@ -93,8 +101,7 @@ def calibrate(
     kinds = checked_kinds(what, effects, program.chip)
     feeds = _batches(program, data, samples)
     at_s = None if at is None else seconds(at)
-    if compensation not in COMPENSATIONS:
-        raise DataError(f"compensation {compensation!r}: should be one of {', '.join(COMPENSATIONS)}")
+    check_compensation(compensation)
     threads = threads or os.cpu_count() or 1
     regions = {name: open_region(model, name, threads) for name, model in program.regions.items()}
     bench = _Bench(program, feeds, regions, threads)
@@ -385,10 +392,8 @@ def _ranges(
 def _read(step: Step, how: Read, x: Array, bank: LoadedBank, threads: int, number: int) -> Array:
     try:
         return read_bank(x, bank, how, threads, number)
-    except (ValueError, IndexError, TypeError) as error:  # open dimensions that do not fit the model
-        raise DataError(
-            f"step '{step.name}': can't read '{step.bank}' for an input of shape {list(np.shape(x))}: {error}"
-        ) from error
+    except (ValueError, IndexError, TypeError) as error:
+        raise unreadable(step, x, error) from error
 
 
 def _pooled(parts: Iterable[Moments]) -> Moments:

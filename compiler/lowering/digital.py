@@ -45,9 +45,7 @@ def keep_digital(
     """
     before = {op.name: op for op in original}
     layers = {op.name: _names_of_matrix(op) for op in folded if op.matrix is not None}
-    layers |= {
-        op.name: _names_of_refused(op, graph, computed_from) for op in original if op.name in refused
-    }
+    layers |= {op.name: _names_of_refused(op, graph, computed_from) for op in original if op.name in refused}
     kept: set[str] = set()
     for name in names:
         found = [layer for layer, known in layers.items() if name in known]
