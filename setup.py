@@ -6,6 +6,8 @@ Without a working C compiler the installation goes on without them, and pcmc run
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+GAUSSIAN = ["accel/_gaussian.h", "accel/_gaussian_isa.h", "accel/_threefry_isa.h"]
+
 extensions = cythonize(
     [
         Extension(
@@ -17,14 +19,27 @@ extensions = cythonize(
                 "accel/_tile_read_conv_isa.h",
                 "accel/_tile_read_dense_isa.h",
                 "accel/_tile_read_pool.h",
-                "accel/_gaussian.h",
-                "accel/_gaussian_isa.h",
+                *GAUSSIAN,
             ],
             include_dirs=["accel"],
             extra_compile_args=["-O3"],
-        )
+        ),
+        Extension(
+            "pcmc.accel._training",
+            sources=["accel/_training.pyx", "accel/_training_kernels.c", "accel/_gaussian.c"],
+            depends=[
+                "accel/_training_kernels.h",
+                "accel/_training_isa.h",
+                "accel/_training_reads_isa.h",
+                "accel/_training_pulses_isa.h",
+                *GAUSSIAN,
+            ],
+            include_dirs=["accel"],
+            extra_compile_args=["-O3"],
+        ),
     ],
     language_level=3,
+    build_dir="build/cython",
 )
 for extension in extensions:
     extension.optional = True  # cythonize forgets it when it is said above

@@ -6,26 +6,11 @@
  *   SQRT     square roots of a vector, rounded correctly; where it is not defined, one by one
  */
 
+#include "_threefry_isa.h"
+
 typedef float FN(floats) __attribute__((vector_size(4 * VL)));
 typedef int32_t FN(ints) __attribute__((vector_size(4 * VL)));
-typedef uint32_t FN(words) __attribute__((vector_size(4 * VL)));
 typedef float FN(any) __attribute__((vector_size(4 * VL), aligned(4), may_alias));
-
-#define INLINE TARGET static inline __attribute__((always_inline))
-
-INLINE FN(words) FN(spread)(uint32_t value)
-{
-    return (FN(words)){0} + value;
-}
-
-/* first, first + 1, ... */
-INLINE FN(words) FN(from)(uint32_t first)
-{
-    FN(words) count;
-    for (uint32_t l = 0; l < VL; l++)
-        count[l] = l;
-    return count + first;
-}
 
 INLINE FN(floats) FN(roots)(FN(floats) v)
 {
@@ -37,29 +22,6 @@ INLINE FN(floats) FN(roots)(FN(floats) v)
     return v;
 #endif
 }
-
-#define MIX(a, b, r) (a += b, b = (b << r | b >> (32 - r)) ^ a)
-#define INJECT(n)                                                                                           \
-    (x[0] += ks[n % 5], x[1] += ks[(n + 1) % 5], x[2] += ks[(n + 2) % 5], x[3] += ks[(n + 3) % 5] + n)
-
-/* Threefry-4x32-12: x is the counter, then four random words. */
-INLINE void FN(threefry)(const uint32_t key[4], FN(words) x[4])
-{
-    uint32_t ks[5] = {key[0], key[1], key[2], key[3], 0x1BD11BDA ^ key[0] ^ key[1] ^ key[2] ^ key[3]};
-    INJECT(0);
-    MIX(x[0], x[1], 10), MIX(x[2], x[3], 26), MIX(x[0], x[3], 11), MIX(x[2], x[1], 21);
-    MIX(x[0], x[1], 13), MIX(x[2], x[3], 27), MIX(x[0], x[3], 23), MIX(x[2], x[1], 5);
-    INJECT(1);
-    MIX(x[0], x[1], 6), MIX(x[2], x[3], 20), MIX(x[0], x[3], 17), MIX(x[2], x[1], 11);
-    MIX(x[0], x[1], 25), MIX(x[2], x[3], 10), MIX(x[0], x[3], 18), MIX(x[2], x[1], 20);
-    INJECT(2);
-    MIX(x[0], x[1], 10), MIX(x[2], x[3], 26), MIX(x[0], x[3], 11), MIX(x[2], x[1], 21);
-    MIX(x[0], x[1], 13), MIX(x[2], x[3], 27), MIX(x[0], x[3], 23), MIX(x[2], x[1], 5);
-    INJECT(3);
-}
-
-#undef MIX
-#undef INJECT
 
 /* L = -2 ln(u) of u = (w / 2 + 1/2) / 2^31, at most 2^31 of them: L <= 44.4. Relative error < 4e-7. */
 INLINE FN(floats) FN(minus_two_log)(FN(words) w)

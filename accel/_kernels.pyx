@@ -3,12 +3,12 @@
 """The tile reads as Python sees them: the work is in _tile_read.c, the meaning in reference.py.
 
 Only `pcmc.accel.tile` calls these: nothing is checked here. Arrays are C-contiguous; `cells` is followed by
-`CELL_PADDING` floats that may be read, and so are `variances`, or they are empty; `scale` holds a range for
-each item (convolutions: image), or nothing with converters off and no floor. Each call overwrites `out` for
-the items [first, last) only, without the GIL, in so many threads.
+`CELL_PADDING` floats that may be read, `variances` by as many halves, or they are empty; `scale` holds a
+range for each item (convolutions: image), or nothing with converters off and no floor. Each call overwrites
+`out` for the items [first, last) only, without the GIL, in so many threads.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "_tile_read.h" nogil:
@@ -35,7 +35,7 @@ cdef extern from "_tile_read.h" nogil:
         int64_t *saturated
 
     struct pcmc_noise:
-        const float *variance
+        const uint16_t *variance
         const float *floor
         uint32_t key[4]
         uint32_t first
@@ -128,7 +128,7 @@ cdef inline void split_key(const uint64_t[::1] key, uint32_t *words) noexcept no
 
 
 cdef inline pcmc_noise make_noise(
-    const float[::1] variances, const float[::1] floor, const uint64_t[::1] noise
+    const uint16_t[::1] variances, const float[::1] floor, const uint64_t[::1] noise
 ) noexcept nogil:
     cdef pcmc_noise made
     made.variance = &variances[0] if variances.shape[0] else NULL
@@ -220,7 +220,7 @@ cdef int gaussian_part(void *context, int64_t first, int64_t last) noexcept nogi
 def dense_read(
     const float[:, ::1] x, const float[::1] cells, const int64_t[:, ::1] blocks, float[:, ::1] out,
     const float[::1] scale, float bias_drive, float dac_levels, float adc_levels, float adc_full,
-    const float[:, ::1] columns, const float[::1] variances, const float[::1] floor,
+    const float[:, ::1] columns, const uint16_t[::1] variances, const float[::1] floor,
     const uint64_t[::1] noise, const float[::1] offset, const float[::1] addend, int relu,
     int64_t[::1] saturated, int64_t first, int64_t last, int64_t threads=1,
 ):
@@ -264,7 +264,7 @@ def conv_read(
     const float[:, :, :, ::1] x, const float[::1] cells, const int64_t[:, ::1] blocks,
     float[:, :, :, ::1] out, const float[::1] scale, float bias_drive,
     float dac_levels, float adc_levels, float adc_full,
-    const float[:, ::1] columns, const float[::1] variances, const float[::1] floor,
+    const float[:, ::1] columns, const uint16_t[::1] variances, const float[::1] floor,
     const uint64_t[::1] noise, const float[::1] offset, const float[::1] addend, int relu,
     int64_t[::1] saturated, const int64_t[::1] window, int64_t chunks, int64_t first, int64_t last,
     int64_t threads=1,

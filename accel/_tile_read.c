@@ -90,6 +90,15 @@ static float raise_one(float value, int power)
     return power == 1 ? fabsf(value) : value * value;
 }
 
+/* The float that a half stands for. */
+static inline float widen_one(uint16_t half)
+{
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 static float quantize_one(float value, struct step step, float levels)
 {
     return levels > 0.0f ? code(value / step.div, levels) * step.mul : value;
@@ -117,6 +126,15 @@ struct planes {
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Cells of the largest block. */
+static int64_t largest_block(const struct pcmc_bank *bank)
+{
+    int64_t largest = 1;
+    for (int64_t i = 0; i < bank->n_blocks; i++)
+        largest = max64(largest, bank->blocks[i].rows * bank->blocks[i].cols);
+    return largest;
+}
 
 /* What to do with sums and the outputs that they belong to. */
 enum move { ADD, STORE, LOAD };

@@ -2,7 +2,7 @@
  *
  * A bank is `cells` (blocks packed one after the other, each row-major) and a table of blocks. The cells must
  * be followed by PCMC_CELL_PADDING readable floats, because the last vector load of a row may run past its
- * end. All functions overwrite `out` for the items [first, last) only, and return 0, or -1 when memory is
+ * end, and variances by as many halves. A half is a bfloat16, the upper 16 bits of a float. All functions overwrite `out` for the items [first, last) only, and return 0, or -1 when memory is
  * short.
  */
 #ifndef PCMC_TILE_READ_H
@@ -35,8 +35,8 @@ struct pcmc_converters { /* levels 0: off */
 };
 
 struct pcmc_noise { /* variance and floor NULL: none */
-    const float *variance; /* of a current of 1 through each cell; packed and padded as the cells */
-    const float *floor;    /* of the read-out at a scale of 1, [conversions] */
+    const uint16_t *variance; /* halves, of a current of 1 through each cell; packed and padded as the cells */
+    const float *floor;       /* of the read-out at a scale of 1, [conversions] */
     uint32_t key[4];
     uint32_t first; /* index of item 0 of this call in its stream */
     int power;      /* variances go with |input|^power, 1 or 2 */

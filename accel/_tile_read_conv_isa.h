@@ -198,6 +198,7 @@ struct FN(scene) {
     int64_t first, end, first_row; /* positions of the band, and its first row */
     const struct pcmc_converters *conv;
     const struct pcmc_noise *noise;
+    const float *variance; /* of the cells of the block, as floats; NULL: devices are quiet */
     struct adc adc;
     int64_t clipped;
     struct pcmc_place place; /* of the noise */
@@ -211,15 +212,14 @@ static TARGET void FN(conv_noise)(const struct pcmc_block *block, struct FN(scen
                                   int64_t nc, int64_t nv, int64_t at, float *acc)
 {
     float sums[MAX_BROADCAST * ACC_LD];
-    const struct pcmc_noise *noise = scene->noise;
+    const float *variance = scene->variance, *floor = scene->noise->floor;
     int64_t inputs = block->rows - block->bias;
-    const float *variance = noise->variance ? noise->variance + block->offset : NULL;
     for (int64_t b = 0; b < nc; b++) {
         float start = 0.0f;
         if (variance && block->bias)
             start = variance[inputs * block->cols + j + b] * scene->raised_drive;
-        if (noise->floor)
-            start += noise->floor[at + b] * (scene->adc.scale * scene->adc.scale);
+        if (floor)
+            start += floor[at + b] * (scene->adc.scale * scene->adc.scale);
         FN(fill)(sums + b * ACC_LD, nv * VL, start);
     }
     if (variance)
@@ -362,9 +362,10 @@ static TARGET int FN(conv_read)(const struct pcmc_bank *bank, const struct pcmc_
     int failed = make_planes(&p, bank, w, im);
     float *planes = failed ? NULL : calloc((size_t)p.size, sizeof(float));
     float *raised = failed || !noise->variance ? NULL : calloc((size_t)p.size, sizeof(float));
+    float *variance = noise->variance ? malloc(sizeof(float) * (size_t)largest_block(bank)) : NULL;
     float *line = failed ? NULL : malloc(sizeof(float) * (size_t)(im->height * im->width + 1));
-    int64_t out_size = im->out_height * im->out_width;
-    failed = failed || !planes || !line || (noise->variance && !raised);
+    int64_t out_size = im->out_height * im->out_width, widened = -1; /* the block whose variances are floats */
+    failed = failed || !planes || !line || (noise->variance && (!raised || !variance));
     for (int64_t item = first; !failed && item < last; item++) {
         int64_t image = item / chunks, chunk = item % chunks;
         int64_t top = im->out_height * chunk / chunks, bottom = im->out_height * (chunk + 1) / chunks;
@@ -379,6 +380,7 @@ static TARGET int FN(conv_read)(const struct pcmc_bank *bank, const struct pcmc_
             .end = (bottom - 1) * p.width + im->out_width,
             .conv = conv,
             .noise = noise,
+            .variance = variance,
             .adc = adc_of(conv, noise, image),
             .place = {.item = noise->first + (uint32_t)image},
             .out = out + image * bank->cols * out_size,
@@ -399,9 +401,13 @@ static TARGET int FN(conv_read)(const struct pcmc_bank *bank, const struct pcmc_
         if (noise->variance)
             FN(raise_planes)(&p, im->channels, planes, raised, top, bottom + p.reach, noise->power);
         for (int64_t i = 0, reach = 0, at = 0; i < bank->n_blocks; at += bank->blocks[i++].cols) {
-            int fresh = is_fresh(&bank->blocks[i], &reach);
+            const struct pcmc_block *block = &bank->blocks[i];
+            int fresh = is_fresh(block, &reach);
+            if (variance && widened != i)
+                FN(widen)(variance, noise->variance + block->offset, block->rows * block->cols);
+            widened = i;
             scene.place.block = (uint32_t)i;
-            FN(conv_block)(&bank->blocks[i], bank->cells + bank->blocks[i].offset, &scene, at, fresh);
+            FN(conv_block)(block, bank->cells + block->offset, &scene, at, fresh);
         }
         if (conv->saturated)
             conv->saturated[item] += scene.clipped;
@@ -411,6 +417,7 @@ static TARGET int FN(conv_read)(const struct pcmc_bank *bank, const struct pcmc_
     free(line);
     free(planes);
     free(raised);
+    free(variance);
     free_planes(&p);
     return failed ? -1 : 0;
 }

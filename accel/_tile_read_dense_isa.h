@@ -47,6 +47,13 @@ static TARGET void FN(copy_strip)(float *strip, const float *w, int64_t rows, in
             *(FN(loose) *)(strip + v * VL) = *(const FN(loose) *)(w + v * VL);
 }
 
+static TARGET void FN(widen_strip)(float *strip, const uint16_t *halves, int64_t rows, int64_t cols, int64_t nv)
+{
+    for (int64_t k = 0; k < rows; k++, strip += FN(STRIP), halves += cols)
+        for (int64_t v = 0; v < nv; v++)
+            *(FN(loose) *)(strip + v * VL) = FN(load_halves)(halves + v * VL);
+}
+
 /* Rows of a strip that are far apart compete for cache sets and pages: many vectors are worth a copy of it. */
 static TARGET int FN(worth_a_copy)(const struct FN(chunk) *chunk, int64_t cols)
 {
@@ -80,25 +87,92 @@ static TARGET void FN(multiply_rows)(const float *x, const float *lanes, int64_t
             *(FN(loose) *)(sums + j) += *(const FN(loose) *)(lanes + k * cols + j) * x[k];
 }
 
-/* Adds to the sums of all vectors their products with n rows of a strip of nv vectors of lanes. */
-static TARGET void FN(multiply_strip)(const struct FN(chunk) *chunk, const float *x, int64_t ldx,
-                                      const float *lanes, int64_t cols, int64_t n, int64_t nv, float *sums)
+typedef uint32_t FN(bits) __attribute__((vector_size(4 * VL)));
+typedef uint32_t FN(loose_bits) __attribute__((vector_size(4 * VL), aligned(2), may_alias));
+
+/* Adds to 2 VL sums, the even ones and then the odd ones, their products with n rows of halves. In a word of two
+ * halves a shift makes a float of the first and a mask one of the second: cheaper than to unpack them. */
+static TARGET inline __attribute__((always_inline)) void FN(multiply_pairs)(const float *x, const uint16_t *halves,
+                                                                            int64_t cols, int n, float *sums)
 {
-    int copy = FN(worth_a_copy)(chunk, cols);
-    if (nv > FN(widest)[0]) {
-        FN(multiply_rows)(x, lanes, cols, n, nv, sums);
-        return;
+    FN(vec) even = *(FN(loose) *)sums, odd = *(FN(loose) *)(sums + VL);
+    for (int k = 0; k < n; k++) {
+        FN(bits) pairs = *(const FN(loose_bits) *)(halves + k * cols);
+        even += (FN(vec))(pairs << 16) * x[k];
+        odd += (FN(vec))(pairs & 0xffff0000) * x[k];
+        __builtin_prefetch(halves + (n + k) * cols); /* the next rows, as above */
     }
-    for (int64_t k = 0, rows; k < n; k += rows) {
-        rows = copy ? min64(FN(STRIP_ROWS), n - k) : n;
-        const float *from = copy ? chunk->strip : lanes;
-        if (copy)
+    *(FN(loose) *)sums = even;
+    *(FN(loose) *)(sums + VL) = odd;
+}
+
+/* The same with n rows of halves, nv even; sums are even ones and odd ones in turns. */
+static TARGET void FN(multiply_half_rows)(const float *x, const uint16_t *halves, int64_t cols, int64_t n,
+                                          int64_t nv, float *sums)
+{
+    int64_t k = 0;
+    for (; k + 4 <= n; k += 4) {
+        const float x4[4] = {x[k], x[k + 1], x[k + 2], x[k + 3]};
+        for (int64_t j = 0; j < nv * VL; j += 2 * VL)
+            FN(multiply_pairs)(x4, halves + k * cols + j, cols, 4, sums + j);
+    }
+    for (; k < n; k++)
+        for (int64_t j = 0; j < nv * VL; j += 2 * VL)
+            FN(multiply_pairs)(x + k, halves + k * cols + j, cols, 1, sums + j);
+}
+
+/* Such sums as they lie in a block. */
+static TARGET void FN(untangle)(float *sums, int64_t nv)
+{
+    float even[VL], odd[VL];
+    for (int64_t j = 0; j < nv * VL; j += 2 * VL) {
+        memcpy(even, sums + j, sizeof even);
+        memcpy(odd, sums + j + VL, sizeof odd);
+        for (int l = 0; l < VL; l++) {
+            sums[j + 2 * l] = even[l];
+            sums[j + 2 * l + 1] = odd[l];
+        }
+    }
+}
+
+/* Adds to the sums of all vectors their products with rows of nv vectors of lanes, which lie at
+ * `off` from `lanes` on. */
+static TARGET void FN(multiply_vectors)(const struct FN(chunk) *chunk, const float *x, const float *lanes,
+                                        const int64_t *off, int64_t rows, int64_t nv, float *sums)
+{
+    for (int64_t v = 0, nc; v < chunk->n; v += nc) {
+        int g = FN(group)(chunk->n - v);
+        nc = (int64_t)1 << g;
+        FN(micros)[g][nv - 1](lanes, off, rows, x + v * chunk->ldx, 1, chunk->ldx, sums + v * ACC_LD);
+    }
+}
+
+/* Adds to the sums of all vectors their products with n rows of a strip of nv vectors of lanes. */
+static TARGET void FN(multiply_strip)(const struct FN(chunk) *chunk, const float *x, const float *lanes,
+                                      int64_t cols, int64_t n, int64_t nv, float *sums)
+{
+    if (nv > FN(widest)[0])
+        FN(multiply_rows)(x, lanes, cols, n, nv, sums);
+    else if (!FN(worth_a_copy)(chunk, cols))
+        FN(multiply_vectors)(chunk, x, lanes, chunk->off, n, nv, sums);
+    else
+        for (int64_t k = 0; k < n; k += FN(STRIP_ROWS)) {
+            int64_t rows = min64(FN(STRIP_ROWS), n - k);
             FN(copy_strip)(chunk->strip, lanes + k * cols, rows, cols, nv);
-        for (int64_t v = 0, nc; v < chunk->n; v += nc) {
-            int g = FN(group)(chunk->n - v);
-            nc = (int64_t)1 << g;
-            FN(micros)[g][nv - 1](from, copy ? chunk->strip_off : chunk->off, rows, x + v * ldx + k, 1, ldx,
-                                  sums + v * ACC_LD);
+            FN(multiply_vectors)(chunk, x + k, chunk->strip, chunk->strip_off, rows, nv, sums);
+        }
+}
+
+/* The same with lanes of halves: the vectors share a copy as floats. */
+static TARGET void FN(multiply_halves)(const struct FN(chunk) *chunk, const float *x, const uint16_t *lanes,
+                                       int64_t cols, int64_t n, int64_t nv, float *sums)
+{
+    for (int64_t v = 0, wide; v < nv; v += wide) {
+        wide = FN(portion)(nv - v, FN(STRIP) / VL);
+        for (int64_t k = 0; k < n; k += FN(STRIP_ROWS)) {
+            int64_t rows = min64(FN(STRIP_ROWS), n - k);
+            FN(widen_strip)(chunk->strip, lanes + k * cols + v * VL, rows, cols, wide);
+            FN(multiply_vectors)(chunk, x + k, chunk->strip, chunk->strip_off, rows, wide, sums + v * VL);
         }
     }
 }
@@ -121,21 +195,42 @@ static TARGET void FN(add_run)(const struct FN(chunk) *chunk, const float *x, co
     }
 }
 
+/* The variances of devices for one vector, and for all vectors of a chunk; `lanes`: from a column of the block on. */
+static TARGET void FN(vector_variance)(const struct pcmc_block *block, const struct FN(chunk) *chunk,
+                                       const uint16_t *lanes, int64_t nv)
+{
+    int64_t inputs = block->rows - block->bias;
+    nv += nv % 2;
+    FN(fill)(chunk->variance, nv * VL, 0.0f);
+    FN(multiply_half_rows)(chunk->raised_drive, lanes + inputs * block->cols, block->cols, block->bias, nv,
+                           chunk->variance);
+    FN(multiply_half_rows)(chunk->raised + block->row0, lanes, block->cols, inputs, nv, chunk->variance);
+    FN(untangle)(chunk->variance, nv);
+}
+
+static TARGET void FN(chunk_variance)(const struct pcmc_block *block, const struct FN(chunk) *chunk,
+                                      const uint16_t *lanes, int64_t nv)
+{
+    float bias[ACC_LD];
+    int64_t inputs = block->rows - block->bias;
+    if (block->bias)
+        FN(widen)(bias, lanes + inputs * block->cols, nv * VL);
+    FN(bias_lanes)(chunk->variance, bias, chunk->n, nv * VL, block->bias ? chunk->raised_drive : NULL);
+    FN(multiply_halves)(chunk, chunk->raised + block->row0, lanes, block->cols, inputs, nv, chunk->variance);
+}
+
 /* The variances of the noise of all vectors, nv vectors of lanes from column j of the block on; `at`: its first
  * conversion. */
 static TARGET void FN(dense_variance)(const struct pcmc_block *block, const struct FN(chunk) *chunk, int64_t j,
                                       int64_t nv, int64_t at)
 {
     const struct pcmc_noise *noise = chunk->noise;
-    int64_t inputs = block->rows - block->bias;
-    if (noise->variance) {
-        const float *variance = noise->variance + block->offset + j;
-        FN(bias_lanes)(chunk->variance, variance + inputs * block->cols, chunk->n, nv * VL,
-                       block->bias ? chunk->raised_drive : NULL);
-        FN(multiply_strip)(chunk, chunk->raised + block->row0, chunk->ldx, variance, block->cols, inputs, nv,
-                           chunk->variance);
-    } else
+    if (!noise->variance)
         FN(bias_lanes)(chunk->variance, NULL, chunk->n, nv * VL, NULL);
+    else if (chunk->n == 1)
+        FN(vector_variance)(block, chunk, noise->variance + block->offset + j, nv);
+    else
+        FN(chunk_variance)(block, chunk, noise->variance + block->offset + j, nv);
     for (int64_t v = 0; noise->floor && v < chunk->n; v++)
         FN(add_scaled)(chunk->variance + v * ACC_LD, noise->floor + at + j, min64(nv * VL, block->cols - j),
                        chunk->adc[v].scale * chunk->adc[v].scale);
@@ -155,7 +250,7 @@ static TARGET void FN(dense_sums)(const struct pcmc_block *block, int64_t index,
         FN(dense_variance)(block, chunk, j, nv, at);
     FN(bias_lanes)(chunk->sums, w + inputs * block->cols + j, chunk->n, nv * VL,
                    block->bias ? chunk->drive : NULL);
-    FN(multiply_strip)(chunk, chunk->x + block->row0, chunk->ldx, w + j, block->cols, inputs, nv, chunk->sums);
+    FN(multiply_strip)(chunk, chunk->x + block->row0, w + j, block->cols, inputs, nv, chunk->sums);
     if (noisy && !turned)
         FN(dense_variance)(block, chunk, j, nv, at);
     memcpy(place.key, noise->key, sizeof place.key);
@@ -260,7 +355,7 @@ static TARGET int FN(dense_read)(const struct pcmc_bank *bank, const struct pcmc
     int64_t strip_off[FN(STRIP_ROWS)];
     float *drive = malloc(sizeof(float) * (size_t)most);
     struct adc *adc = malloc(sizeof(struct adc) * (size_t)most);
-    int64_t room = max64(most * ACC_LD, bank->cols + VL);
+    int64_t room = max64(most * ACC_LD, bank->cols + 2 * VL);
     float *sums = malloc(sizeof(float) * (size_t)room);
     float *variance = noisy ? malloc(sizeof(float) * (size_t)room) : NULL;
     float *strip = aligned_alloc(64, sizeof(float) * FN(STRIP_ROWS) * FN(STRIP));

@@ -22,6 +22,21 @@
 typedef float FN(vec) __attribute__((vector_size(4 * VL)));
 typedef float FN(loose) __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 
+/* The floats that VL halves stand for. */
+static TARGET inline __attribute__((always_inline)) FN(vec) FN(load_halves)(const uint16_t *from)
+{
+#if VL == 16
+    return (FN(vec))_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i_u *)from)), 16);
+#elif VL == 8
+    return (FN(vec))_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i_u *)from)), 16);
+#else
+    FN(vec) floats;
+    for (int l = 0; l < VL; l++)
+        floats[l] = widen_one(from[l]);
+    return floats;
+#endif
+}
+
 /* The first n lanes of a vector, 1 <= n <= VL: the others are 0, or left alone; no other memory is touched. */
 static TARGET inline __attribute__((always_inline)) FN(vec) FN(load_first)(const float *from, int64_t n)
 {
@@ -208,6 +223,13 @@ static TARGET void FN(scaled)(float *restrict to, const float *restrict from, in
 {
     for (int64_t i = 0; i < n; i++)
         to[i] = from[i] * factor;
+}
+
+/* Halves to floats. */
+static TARGET void FN(widen)(float *restrict to, const uint16_t *restrict from, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] = widen_one(from[i]);
 }
 
 static TARGET void FN(add_scaled)(float *restrict to, const float *restrict from, int64_t n, float factor)

@@ -7,7 +7,6 @@ range and unit of a field stand beside it, as the `Annotated` rule of `pcmc.acce
 import dataclasses
 import difflib
 import os
-import stat
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -27,6 +26,8 @@ from pcmc.accel.fields import (
     take,
     take_section,
 )
+from pcmc.accel.text_files import UnreadableTextError, read_text
+from pcmc.accel.training_spec import PULSE_KINDS, BackwardSpec, PulseSpec, TrainingSpec, check_training
 from pcmc.accel.wires import Wires
 from pcmc.errors import ChipError
 
@@ -34,6 +35,7 @@ __all__ = [
     "CELL_KINDS",
     "MAX_FILE_BYTES",
     "AdcSpec",
+    "BackwardSpec",
     "BoardSpec",
     "CellSpec",
     "ChipSpec",
@@ -44,7 +46,9 @@ __all__ = [
     "IdealCellSpec",
     "LayoutSpec",
     "LinkSpec",
+    "PulseSpec",
     "TileSpec",
+    "TrainingSpec",
     "TwoTierCellSpec",
     "WeightSpec",
     "chip_from_dict",
@@ -109,6 +113,9 @@ class WeightSpec:
 
 _ONE_SCALE = WeightSpec()
 _NO_WIRES = Wires()
+_TRAINING = TrainingSpec()
+_BACKWARD = BackwardSpec()
+_KINDS: dict[str, dict[str, Any]] = {"cell": CELL_KINDS, "pulses": PULSE_KINDS}
 
 
 def _codes_of_a_sign(bits: int) -> int:
@@ -238,6 +245,14 @@ class ChipSpec:
     costs: CostSpec
     weights: WeightSpec = _ONE_SCALE
     wires: Wires = _NO_WIRES
+    pulses: PulseSpec | None = None
+    training: TrainingSpec = _TRAINING
+    backward: BackwardSpec = _BACKWARD
+
+    @property
+    def training_effects(self) -> tuple[str, ...]:
+        """The effects of training in place that the file gives a law of."""
+        return () if self.pulses is None else self.pulses.effects
 
     @property
     def available_effects(self) -> tuple[str, ...]:
@@ -284,6 +299,8 @@ def load_chip(name_or_path: str | os.PathLike[str]) -> ChipSpec:
 def chip_to_dict(spec: ChipSpec) -> dict[str, Any]:
     """The description as nested dictionaries of JSON's types; `chip_from_dict` undoes it exactly."""
     tables = dataclasses.asdict(spec)
+    if spec.pulses is None:
+        del tables["pulses"]
     for section in tables.values():
         if isinstance(section, dict):
             section.update((key, list(value)) for key, value in section.items() if isinstance(value, tuple))
@@ -311,21 +328,22 @@ def chip_from_dict(d: dict[str, Any], origin: str) -> ChipSpec:
         if hasattr(rule, "take"):
             values[name] = take(rule, d[name], f"{origin}: {name}")
         else:
-            section = _cell_class(d[name], origin) if name == "cell" else rule
+            section = _class_of_kind(name, d[name], origin) if name in _KINDS else rule
             values[name] = take_section(section, name, d[name], origin)
     spec = ChipSpec(**values)
     _check_consistency(spec, origin)
     return spec
 
 
-def _cell_class(table: object, origin: str) -> type:
-    """The class that holds the parameters of the cell's kind."""
+def _class_of_kind(name: str, table: object, origin: str) -> type:
+    """The class that holds the parameters of the kind that a section names."""
     if not isinstance(table, dict):
-        raise ChipError(f"{origin}: cell = {shown(table)}: must be a section, [cell]")
-    kinds = Choice(tuple(CELL_KINDS))
+        raise ChipError(f"{origin}: {name} = {shown(table)}: must be a section, [{name}]")
+    kinds = Choice(tuple(_KINDS[name]))
     if "kind" not in table:
-        raise ChipError(f"{origin}: [cell] kind: missing; must be {kinds}")
-    return CELL_KINDS[take(kinds, table["kind"], f"{origin}: [cell] kind")]
+        raise ChipError(f"{origin}: [{name}] kind: missing; must be {kinds}")
+    found: type = _KINDS[name][take(kinds, table["kind"], f"{origin}: [{name}] kind")]
+    return found
 
 
 def _check_consistency(spec: ChipSpec, origin: str) -> None:
@@ -336,6 +354,7 @@ def _check_consistency(spec: ChipSpec, origin: str) -> None:
         spec.cell.check()
     except ChipError as error:
         raise ChipError(f"{origin}: [cell] {error}") from None
+    check_training(spec.pulses, spec.backward, spec.cell.kind, origin)
     if spec.dac.input == "bits" and spec.dac.slice_bits >= spec.dac.bits:
         raise ChipError(
             f"{origin}: [dac] slice_bits = {spec.dac.slice_bits}: must be less than bits = {spec.dac.bits}"
@@ -346,6 +365,11 @@ def _check_consistency(spec: ChipSpec, origin: str) -> None:
                 f"{origin}: [wires] {name} = {getattr(spec.wires, name):,}: must be at most {most:,}, "
                 "the cells of a line in a tile"
             )
+    if spec.wires.active_fraction < 1 and spec.wires.idle_row == "grounded":
+        raise ChipError(
+            f"{origin}: [wires] active_fraction = {spec.wires.active_fraction:g}: must be 1 where idle_row = "
+            '"grounded": it matters where idle rows are "cut" or "floating"'
+        )
     if spec.wires.differential == "shared" and spec.adc.subtract == "digital":
         raise ChipError(
             f'{origin}: [adc] subtract = "digital": must be "analog" where [wires] differential = '
@@ -383,6 +407,7 @@ _LAWS = {
     "reference_error": "[cell] reference_error_us",
     "readout_noise": "[adc] noise_lsb",
     "mismatch": "[adc] offset_lsb or gain_error",
+    **dict.fromkeys(("pulses", "step_mismatch", "pulse_noise", "leak"), "[pulses] of a kind that has it"),
 }
 
 
@@ -429,8 +454,11 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         new = changes.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             # A cell of another kind shares no parameters with the old one: it replaces it whole.
-            same_kind = key != "cell" or new.get("kind", old["kind"]) == old["kind"]
+            same_kind = key not in _KINDS or new.get("kind", old["kind"]) == old["kind"]
             merged[key] = {**old, **new} if same_kind else new
+    cell = changes.get("cell")
+    if "pulses" not in changes and isinstance(cell, dict) and merged["cell"] is cell:
+        merged.pop("pulses", None)  # they are those of other devices
     return merged
 
 
@@ -438,23 +466,16 @@ def _read_text(path: Path) -> str:
     """The text of a chip file; ChipError if it is missing, not a regular file, too large or not UTF-8."""
     shipped = "shipped chips: " + ", ".join(chip_names())
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a directory; or a pipe, which might never end
-            raise ChipError(f"{path}: not a regular file; must be a chip description or a name ({shipped})")
-        with open(path, "rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
+        return read_text(path, MAX_FILE_BYTES)
     except FileNotFoundError:
         close = difflib.get_close_matches(str(path), chip_names(), 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ChipError(f"{path}: no such file, and no chip of that name{hint} ({shipped})") from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        reason = getattr(error, "strerror", None) or error
-        raise ChipError(f"{shown(str(path))}: can't be read: {reason}") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise ChipError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes; must be a chip description in TOML")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ChipError(f"{path}: byte {error.start:,} is not UTF-8 text; must be a TOML file") from None
+    except UnreadableTextError as error:
+        name = str(path) if str(path).isprintable() else shown(str(path))
+        raise ChipError(
+            f"{name}: {error}; must be a chip description in TOML, or a name ({shipped})"
+        ) from None
 
 
 def _parse(text: str, origin: str) -> dict[str, Any]:

@@ -514,12 +514,12 @@ def _with_bias_inputs(driven: _Driven, part: _Reading) -> tuple[Floats, _Reading
         wide[:, end : start + height] = driven.bias[:, None]
     noise, bank = part.noise, replace(part.bank, blocks=blocks, rows=rows, has_bias=False)
     if noise is not None and noise.variances is not None:
-        noise = replace(noise, variances=replace(bank, cells=noise.variances.cells))
+        noise = replace(noise, variances=replace(noise.variances, blocks=blocks))
     return wide, part._replace(bank=bank, noise=noise)
 
 
 def _read_summed(
-    driven: _Driven, raised: _Driven, part: _Reading, noise: tile.Noise, variances: tile.Bank, how: _How
+    driven: _Driven, raised: _Driven, part: _Reading, noise: tile.Noise, variances: tile.Variances, how: _How
 ) -> Floats:
     """Phases that are summed before the conversion, with one Gaussian that has the variance of all.
 
@@ -531,7 +531,7 @@ def _read_summed(
     apart = replace(part.bank, blocks=blocks, cols=conversions)
     quiet, free = _Reading(apart, tile.OFF, None, part.sent), how._replace(saturated=None)
     sums = _read_driven(driven, quiet, free, False)
-    squares = _read_driven(raised, quiet._replace(bank=replace(apart, cells=variances.cells)), free, False)
+    squares = _read_driven(raised, quiet._replace(bank=apart.with_cells(variances.values)), free, False)
     both = np.empty((len(sums), 2 * conversions, *sums.shape[2:]), np.float32)
     both[:, 0::2] = sums
     np.sqrt(squares, out=both[:, 1::2])
@@ -541,7 +541,7 @@ def _read_summed(
     return _tile_read(both, 0.0, last, how._replace(window=window))
 
 
-def _sums_and_roots(bank: tile.Bank) -> tuple[tile.Bank, tile.Bank]:
+def _sums_and_roots(bank: tile.Bank) -> tuple[tile.Bank, tile.Variances]:
     """A bank that takes the sum of each conversion of `bank` and, after it, the root of its variance, and the
     variances for a noise of power 2. It has the same conversions in the same order, some in a block.
     """
@@ -561,7 +561,7 @@ def _sums_and_roots(bank: tile.Bank) -> tuple[tile.Bank, tile.Bank]:
         for pair in (np.array([[1], [0]], np.float32), np.array([[0], [1]], np.float32))
     )
     converting = tile.make_bank(cells, np.array(table, np.int64), 2 * bank.conversions, bank.cols)
-    return converting, converting.with_cells(variances)
+    return converting, converting.with_variances(variances)
 
 
 def _finished(y: Floats, offset: Floats | None, addend: Floats | None, relu: bool) -> Floats:

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pcmc.accel.cells.measured import step_shape
+
 Float64 = NDArray[np.float64]
 
 _BOUNDS = ((-14.0, 1.3), (-8.0, 8.0), (-14.0, 14.0))  # ln a, n, and the log odds of c^2 to m^2
@@ -69,10 +71,8 @@ class StepLaw:
 
 def step_at(law: str, a: float, n: float, z: Float64) -> tuple[Float64, Float64]:
     """f(z) and 1 + f'(z), [n] each."""
-    if law == "linear":
-        return a * (1 - n * z), np.full_like(z, 1 - a * n)
-    step = a * np.exp(-n * z)
-    return step, 1 - n * step
+    step = a * step_shape(law, n, z)
+    return step, 1 - n * (np.full_like(z, a) if law == "linear" else step)
 
 
 def maximum(steps: Steps, law: str) -> Found:

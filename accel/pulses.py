@@ -9,16 +9,15 @@ grow, another sweep begins. What comes in is a user's file: nothing in it is tak
 import csv
 import io
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcmc.accel.fields import shown
+from pcmc.accel.text_files import UnreadableTextError, read_text
 from pcmc.errors import DataError
 
 Float64 = NDArray[np.float64]
@@ -86,20 +85,11 @@ def shown_path(path: str | os.PathLike[str]) -> str:
 def _text(path: str | os.PathLike[str], origin: str) -> str:
     """The text of a file; DataError if it is missing, not a regular file, too large or not UTF-8."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe might never end
-            raise DataError(f"{origin}: not a regular file; should be a CSV file of measured pulses")
-        with Path(path).open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
+        return read_text(path, MAX_FILE_BYTES, "utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{origin}: no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        raise DataError(f"{origin}: can't be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise DataError(f"{origin}: larger than {MAX_FILE_BYTES:,} bytes")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{origin}: byte {error.start:,} is not UTF-8 text; should be a CSV file") from None
+    except UnreadableTextError as error:
+        raise DataError(f"{origin}: {error}; should be a CSV file of measured pulses") from None
 
 
 def _rows(text: str, origin: str) -> Iterator[tuple[str, Direction, int, float]]:

@@ -8,9 +8,10 @@ The kernels are tested against them, and they run where no C compiler was at han
 * levels are L = 2^(bits - 1) - 1, and 0 switches a converter off;
 * a *conversion* is a column of a block, counted block after block, in a block column after column. `columns`
   [4, conversions] are gain, offset, step and shift of each, or it is [4, 0]: all ADCs alike;
-* `variances` is packed as the cells, or empty: devices are quiet. `floor` [conversions] is the variance that
-  the read-out adds, or empty. If both are empty, there is no noise. `noise` is uint64 [4]: the key (two
-  words), the index of the first item in its stream, and the power p, 1 or 2;
+* `variances` is packed as the cells, but bfloat16 in uint16 (`widen`), or empty: devices are quiet. `floor`
+  [conversions] is the variance that the read-out adds, or empty. If both are empty, there is no noise.
+  `noise` is uint64 [4]: the key (two words), the index of the first item in its stream, and the power p, 1
+  or 2;
 * `saturated` int64 [items] (a convolution's items, see there) is increased by the ADC conversions of each
   item that clipped, or empty: not counted;
 * what a read gives is finished with `offset` [cols] and `addend` (as `out`, but one-dimensional), which are
@@ -51,6 +52,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
+Halves = NDArray[np.uint16]
 Bits = Any  # uint32, an array or one of them
 
 # Of Threefry-4x32, for each round of eight; and least-max-error polynomials, highest power first, of
@@ -70,7 +72,7 @@ QUIET = np.errstate(all="ignore")
 def dense_read(
     x: Floats, cells: Floats, blocks: Ints, out: Floats, scale: Floats, bias_drive: float,
     dac_levels: float, adc_levels: float, adc_full: float, columns: Floats,
-    variances: Floats, floor: Floats, noise: Words,
+    variances: Halves, floor: Floats, noise: Words,
     offset: Floats, addend: Floats, relu: bool, saturated: Ints, first: int, last: int,
 ) -> None:  # fmt: skip
     """Products of x [vectors, rows] with the bank, out [vectors, cols]; an item is a vector."""
@@ -82,7 +84,7 @@ def dense_read(
     drive = _convert(np.full((len(inputs), 1), bias_drive, np.float32), dac, dac_levels)
     raised, raised_drive = _raise(inputs, noise), _raise(drive, noise)
     vectors = int(noise[2]) + np.arange(first, last)[:, None]
-    spreads = _each_block(variances, blocks) if variances.size else None
+    spreads = _each_block(widen(variances), blocks) if variances.size else None
     stop = 0
     for index, (rows, cols, weights, bias) in enumerate(_each_block(cells, blocks)):
         stop, start = stop + weights.shape[1], stop
@@ -124,7 +126,7 @@ def dense_read_transposed(
 def conv_read(
     x: Floats, cells: Floats, blocks: Ints, out: Floats, scale: Floats, bias_drive: float,
     dac_levels: float, adc_levels: float, adc_full: float, columns: Floats,
-    variances: Floats, floor: Floats, noise: Words,
+    variances: Halves, floor: Floats, noise: Words,
     offset: Floats, addend: Floats, relu: bool, saturated: Ints, window: Ints, chunks: int,
     first: int, last: int,
 ) -> None:  # fmt: skip
@@ -134,7 +136,7 @@ def conv_read(
     (c * kh + ky) * kw + kx. Item i is band i % chunks of the output rows of image i // chunks; `scale` has an
     entry for each image, `saturated` for each item.
     """
-    out_height = out.shape[2]
+    out_height, wide = out.shape[2], widen(variances)
     for item in range(first, last):
         image, chunk = divmod(item, chunks)
         band = slice(out_height * chunk // chunks, out_height * (chunk + 1) // chunks)
@@ -145,7 +147,7 @@ def conv_read(
         taps = [padded[at][:, band] for at in _taps(window, out.shape[2:])]
         inputs = np.stack(taps, axis=1).reshape(len(padded) * len(taps), -1)
         drive = _convert(np.full(1, bias_drive, np.float32), dac, dac_levels)
-        spreads = _each_block(variances, blocks) if variances.size else None
+        spreads = _each_block(wide, blocks) if wide.size else None
         raised, raised_drive = _raise(inputs, noise), _raise(drive, noise)
         lanes = _positions(window, out.shape[2:])[band].ravel()
         stop = 0
@@ -219,6 +221,11 @@ def fill_gaussian(out: Floats, key: Words, counter0: int, first: int, last: int)
     logs, turns = _quartet(key, low, high, np.uint32(0), np.uint32(0))
     numbers = np.stack([np.sqrt(logs[k // 2]) * turns[k] for k in range(4)], axis=1).ravel()
     out[first:last] = numbers[start % 64 :][: stop - start]
+
+
+def widen(halves: Halves) -> Floats:
+    """The float32 of which these are the upper 16 bits, the others being 0: bfloat16."""
+    return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def threefry(key: Words, counter: tuple[Bits, ...], rounds: int = 12) -> list[Bits]:

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from pcmc.accel.chip import ChipSpec, chip_names, load_chip
     from pcmc.accel.physics import Physics
     from pcmc.runtime.calibration import Calibration
+    from pcmc.runtime.export import export_onnx
     from pcmc.runtime.program import Program
     from pcmc.runtime.program_file import load, load_calibration, load_state
     from pcmc.runtime.session import Session
+    from pcmc.runtime.trainer.trainer import Trainer
     from pcmc.workflows.calibrate import calibrate
     from pcmc.workflows.compare import compare
     from pcmc.workflows.compile import compile
@@ -38,10 +40,12 @@ _HOME = {
     "Physics": "pcmc.accel.physics",
     "Program": "pcmc.runtime.program",
     "Session": "pcmc.runtime.session",
+    "Trainer": "pcmc.runtime.trainer.trainer",
     "calibrate": "pcmc.workflows.calibrate",
     "chip_names": "pcmc.accel.chip",
     "compare": "pcmc.workflows.compare",
     "compile": "pcmc.workflows.compile",
+    "export_onnx": "pcmc.runtime.export",
     "fit_cell": "pcmc.workflows.fit_cell",
     "load": "pcmc.runtime.program_file",
     "load_calibration": "pcmc.runtime.program_file",
@@ -61,10 +65,12 @@ __all__ = [
     "Program",
     "ProgramError",
     "Session",
+    "Trainer",
     "calibrate",
     "chip_names",
     "compare",
     "compile",
+    "export_onnx",
     "fit_cell",
     "load",
     "load_calibration",

@@ -12,6 +12,24 @@ from typing import Annotated, Any
 
 import typer
 
+from pcmc.commands.options import (
+    AsJson,
+    At,
+    Calibrate,
+    CalibrateWhat,
+    Chip,
+    Compensation,
+    Digital,
+    Freeze,
+    Model,
+    Output,
+    PhysicsOption,
+    ProgramArgument,
+    Seed,
+    Shapes,
+    Threads,
+)
+from pcmc.commands.train import train
 from pcmc.errors import DataError, PcmcError
 
 app = typer.Typer(
@@ -22,54 +40,6 @@ app = typer.Typer(
     help="Compile stock ONNX models onto a tiled analog accelerator, run them with its physics, and "
     "count what they cost.",
 )
-
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="An .onnx file, or a shipped model (see: pcmc models).")
-]
-ProgramArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="PROGRAM", help="A .pcmc file; an .onnx file or a shipped model is compiled first."
-    ),
-]
-Chip = Annotated[
-    str | None,
-    typer.Option("--chip", metavar="C", help="A shipped chip (see: pcmc chips) or a chip file [nature2018]."),
-]
-Shapes = Annotated[
-    list[str] | None,
-    typer.Option("--shape", metavar="NAME=1,3,32,32", help="Sizes of an input with open dimensions."),
-]
-Freeze = Annotated[
-    list[str] | None, typer.Option("--freeze", metavar="NAME=16000", help="Make an input a constant.")
-]
-Digital = Annotated[
-    list[str] | None,
-    typer.Option("--digital", metavar="LAYER,LAYER", help="Layers that stay off the tiles."),
-]
-Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where the result goes.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-PhysicsOption = Annotated[
-    str, typer.Option("--physics", metavar="ideal|full|NAME,NAME", help="Effects that are on.")
-]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="One seed, one result.")]
-Threads = Annotated[int, typer.Option("--threads", metavar="N", help="0: all processors.")]
-At = Annotated[
-    str | None, typer.Option("--at", metavar="1h", help="Time since programming [the cell's first read].")
-]
-Compensation = Annotated[
-    str, typer.Option("--compensation", metavar="none|global|column", help="What is done about drift.")
-]
-Calibrate = Annotated[
-    Path | None,
-    typer.Option(
-        "--calibrate", metavar="FILE.npz", help="Some hundred inputs that converters are fitted to."
-    ),
-]
-CalibrateWhat = Annotated[
-    str | None,
-    typer.Option("--calibrate-what", metavar="NAME,NAME", help="adc, input, bias, norm [adc,input,norm]."),
-]
 
 
 @app.command()
@@ -86,7 +56,7 @@ def compile(
     check: Annotated[bool, typer.Option("--check", help="Check the result of every stage.")] = False,
     calibrate: Calibrate = None,
     calibrate_what: Annotated[
-        str | None, typer.Option("--calibrate-what", metavar="NAME,NAME", help="adc, input [both].")
+        str | None, typer.Option("--calibrate-what", metavar="NAME,NAME", help="adc, input, active [all].")
     ] = None,
     threads: Threads = 0,
     as_json: AsJson = False,
@@ -302,6 +272,32 @@ def where(
 
     facts = text.where(inputs.program(program, chip, shape, None, digital), layer)
     _print(facts, as_json, lambda: text.where_table(facts))
+
+
+@app.command()
+def export(
+    program: ProgramArgument,
+    output: Output = None,
+    chip: Chip = None,
+    shape: Shapes = None,
+    freeze: Freeze = None,
+    digital: Digital = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the weights of a program back into the model that it was compiled from, as .onnx."""
+    from pcmc.commands import inputs
+    from pcmc.commands.export_text import export_facts, export_summary
+    from pcmc.runtime.export import exported, write_model
+
+    if output is None:
+        raise DataError("pcmc export needs -o FILE.onnx: the file to write")
+    result = exported(inputs.program(program, chip, shape, freeze, digital))
+    write_model(result.model, output)
+    facts = export_facts(result, output)
+    _print(facts, as_json, lambda: export_summary(facts))
+
+
+app.command()(train)
 
 
 @app.command()

@@ -15,7 +15,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT, bench_cells, bench_kernels, bench_models, bench_start, bench_wires, environment
+from benchmarks import (
+    ROOT,
+    bench_cells,
+    bench_kernels,
+    bench_models,
+    bench_start,
+    bench_train,
+    bench_wires,
+    environment,
+)
 
 LATEST = Path(os.path.relpath(ROOT / "benchmarks" / "results" / "latest.json"))
 LIBRARIES = ("pcmc", "numpy", "onnx", "onnxruntime")
@@ -70,6 +79,12 @@ SECTIONS = {
     "wires": Section("Wires solved, and reads behind them", lambda _: bench_wires.rows(),
                      (Column("name", "what", -42), Column("threads", "threads", 7),
                       Column("ms", "ms", 9, ".3f"), Column("ratio", "x plain", 7, ".2f"), *BAR)),
+    "train": Section("A first epoch at batch 1; x C: time over that of float32 SGD in plain C",
+                     lambda _: bench_train.rows(),
+                     (Column("name", "side", -66), Column("examples", "examples", 9, ","),
+                      Column("us", "us each", 8, ".2f"), Column("examples_s", "1/s", 8, ",.0f"),
+                      Column("s", "s", 6, ".1f"), Column("ratio", "x C", 6, ".2f"), *BAR,
+                      Column("accuracy", "test %", 6, ".2f"))),
     "compile": Section("Compilation", bench_models.compile_rows,
                        (MODEL, Column("file_mb", "file MB", 8, ".2f"), Column("first_s", "first s", 8, ".2f"),
                         Column("s", "s", 7, ".3f"), Column("peak_mb", "peak MB", 8, ".0f"),

@@ -1,4 +1,5 @@
-"""MNIST, CIFAR-10 and CIFAR-100 from the files that their authors publish, read whole or in part.
+"""MNIST, CIFAR-10 and CIFAR-100 from the files that their authors publish, read whole or in part; and what is
+made of them or ships with pcmc.
 
 Where the files come from, in this order:
 
@@ -18,6 +19,7 @@ wrong with one is a DataError that names it.
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import os
 import zlib
 from dataclasses import dataclass
@@ -43,6 +45,8 @@ MAX_RECORDS = 100_000
 _MNIST_SIDE = 28
 _CIFAR_SHAPE = (3, 32, 32)
 _CHUNK = 1 << 20
+# Of the 450 digits that ship, for training where there are no others; the order of the file is a random one.
+_DIGITS_TRAIN = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,43 @@ def load(
     if name == "mnist":
         return _read_mnist(*paths)
     return _read_cifar(paths, data.labels, column=0 if coarse else len(data.labels) - 1)
+
+
+def random_background(images: Images, seed: int = 0) -> Images:
+    """Return `images`, uint8 of any shape, with every background pixel (0) replaced by a random one.
+
+    A reconstruction of the backgrounds of "mnist-back-rand" (H. Larochelle et al., "An empirical evaluation
+    of deep architectures on problems with many factors of variation", ICML 2007): uniform in 0..255, the
+    digit on top as it is. The published set has 12,000 training and 50,000 test images of its own choice;
+    this one has the digits of `images`. `seed`, from 0 on, names the random numbers.
+    """
+    rng = np.random.Generator(np.random.Philox(seed))
+    noise = rng.integers(0, 256, images.shape, np.uint8)
+    return np.where(images == 0, noise, images)
+
+
+def digits() -> tuple[NDArray[np.float32], Labels, NDArray[np.float32], Labels, bool]:
+    """Return the 8x8 digits that the shipped networks know: training images and labels, test images and
+    labels, and whether these are all 1,797.
+
+    Images are float32 [n, 1, 8, 8] between 0 and 1. With scikit-learn installed, which brings the data, they
+    are the 1,347 and 450 that the shipped networks were trained and tested on. pcmc itself ships the 450 test
+    images only: without scikit-learn, the first 300 of them are for training and the other 150 for testing.
+    """
+    if importlib.util.find_spec("sklearn") is not None:
+        from pcmc.models import train_digits
+
+        return *train_digits.digits(), True
+    from pcmc.models import zoo
+
+    images, labels = zoo.test_data("digits-mlp")
+    return (
+        images[:_DIGITS_TRAIN],
+        labels[:_DIGITS_TRAIN],
+        images[_DIGITS_TRAIN:],
+        labels[_DIGITS_TRAIN:],
+        False,
+    )
 
 
 def _check_request(name: str, split: str, coarse: bool) -> None:

@@ -130,7 +130,7 @@ def physical_bank(
         bank.rows,
         bank.cols,
         bias,
-        _drivers(chip, physics, calibration),
+        drivers_of(chip, physics, calibration),
         state.bias_drive,
         chip.adc.sample,
         gain,
@@ -176,7 +176,7 @@ def _sum_of_inputs(bank: Bank) -> tile.Bank:
     return tile.make_bank(np.ones(sum(rows), np.float32), np.array(blocks, np.int64), bank.rows, 1)
 
 
-def _drivers(chip: ChipSpec, physics: Physics, calibration: BankCalibration | None) -> Drivers:
+def drivers_of(chip: ChipSpec, physics: Physics, calibration: BankCalibration | None) -> Drivers:
     """How the chip drives its rows, with the effects that are on."""
     dac, cell = chip.dac, chip.cell
     full = None
@@ -197,7 +197,7 @@ def _drivers(chip: ChipSpec, physics: Physics, calibration: BankCalibration | No
 def _converters(bank: Bank, full: Floats, chip: ChipSpec, reading: Reading) -> tile.Converters:
     """The output converters, one for all conversions where all are alike; `full` is the full scale of each.
 
-    What drives the rows is not theirs: `_drivers`.
+    What drives the rows is not theirs: `drivers_of`.
     """
     physics, adc = reading.physics, chip.adc
     if not physics.adc:

@@ -1,6 +1,8 @@
 """What calibration data say about a program: ranges of converters, and gains and shifts of columns.
 
     range   the p-th percentile of |sum| / s over conversions, of |x| for inputs; p is [adc] percentile
+    active  sum n^2 / (R sum n) over reads, with n of R rows driven: the part of rows that a driven row sees
+            driven beside it
     norm    y' = gain y + shift, gain = sigma_ideal / sigma, shift = mu_ideal - gain mu, of each column
     bias    the same with gain = 1
 
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-#: What there is to calibrate: ranges of output and of input converters; shifts, or gains and shifts.
-KINDS = ("adc", "input", "bias", "norm")
+#: What there is to calibrate: ranges of output and of input converters; the part of rows that are driven;
+#: shifts, or gains and shifts.
+KINDS = ("adc", "input", "active", "bias", "norm")
 
 #: Bins from 0 to the largest magnitude, in which a percentile is looked up.
 BINS = 512
@@ -49,13 +52,21 @@ class BankCalibration:
 
     `adc_full`, float32 `[conversions]`: full scale of each conversion in units of weight * input range.
     `input_full`: full scale of fixed-range inputs. `gain` and `shift`, float32 `[cols]`: what the digital
-    unit multiplies a column with, and adds after.
+    unit multiplies a column with, and adds after. `active_fraction`: the part of rows that are driven at a
+    time.
     """
 
     adc_full: Floats | None = None
     input_full: float | None = None
     gain: Floats | None = None
     shift: Floats | None = None
+    active_fraction: float | None = None
+
+
+def active_fractions(banks: Mapping[str, BankCalibration]) -> dict[str, float]:
+    """The part of the rows of each bank that are driven at a time, where it was measured."""
+    found = {name: bank.active_fraction for name, bank in banks.items()}
+    return {name: part for name, part in found.items() if part is not None}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,7 +197,7 @@ def _apart(part: Part) -> Part:
     bank = tile.make_bank(part.bank.cells, blocks, part.bank.rows, part.bank.conversions)
     noise = part.noise
     if noise is not None and noise.variances is not None:
-        noise = replace(noise, variances=bank.with_variances(noise.variances.cells))
+        noise = replace(noise, variances=replace(noise.variances, blocks=bank.blocks))
     if noise is not None and bank.conversions != part.bank.conversions:  # blocks of a bias row alone
         noise = None
     return Part(1.0, bank, tile.OFF, noise)
@@ -216,6 +227,8 @@ def _phases(x: Floats, bank: LoadedBank) -> Iterator[tuple[Floats, Floats, float
     else:
         ranges = np.full(len(x), drivers.full, np.float32)
     alive = np.isfinite(ranges) & (ranges / np.float32(max(1, drivers.levels)) > 0)
+    if not alive.any():
+        return
     x, ranges = x[alive], ranges[alive]
     drive = np.full((len(x), 1), bank.bias_drive if has_bias else 0.0, np.float32)
     codes = [_codes(values, ranges, drivers.levels) for values in (x, drive)]
@@ -250,6 +263,63 @@ def _masked(codes: Floats, mask: int) -> Floats:
     if not mask:
         return codes
     return np.copysign((np.abs(codes).astype(np.int32) & mask).astype(np.float32), codes)
+
+
+# Rows that are driven
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """How many rows of a bank are driven at a time, over reads: sums of their number, and of its square."""
+
+    driven: float = 0.0
+    squared: float = 0.0
+
+    def with_reads(self, other: Activity) -> Activity:
+        """Those of the reads of both."""
+        return Activity(self.driven + other.driven, self.squared + other.squared)
+
+    def fraction(self, rows: int) -> float | None:
+        """The part of `rows` that a driven row sees driven, itself counted; None where none ever was.
+
+        Reads with more rows driven carry more current: each counts with the number of its rows.
+        """
+        return min(1.0, self.squared / (self.driven * rows)) if self.driven else None
+
+
+def row_activity(x: Floats, bank: LoadedBank, window: tile.Window | None, threads: int = 1) -> Activity:
+    """How many rows, bias rows counted, are driven at a time for these inputs.
+
+    A row is driven if its code is not 0; of bit-serial inputs the bits that are sent, each phase weighed with
+    what it counts. A pulse counts alike whatever its width. Padding of a convolution is not driven.
+
+    Args:
+        x: as in `conversion_sums`.
+        bank: what is read.
+        window: of a convolution.
+        threads: of the kernels.
+    """
+    rows = bank.rows
+    counter = tile.make_bank(np.ones(rows, np.float32), np.array([[0, 0, rows, 1, 0, 0]], np.int64), rows, 1)
+    biases, found = bias_rows(bank), Activity()
+    positions = 1 if window is None else int(np.prod(window.output_size(*x.shape[2:])))
+    size = max(1, MOST_SUMS // max(1, positions, x[:1].size))
+    in_phases = replace(bank, sample="slice")  # the sum of phases is sent in phases, too
+    for start in range(0, len(x), size):
+        for inputs, drive, weight in _phases(x[start : start + size], in_phases):
+            on = (inputs != 0).astype(np.float32)
+            driven = tile.read(on, counter, window=window, threads=threads).reshape(len(on), -1)
+            counts = driven.astype(np.float64) + biases * (drive != 0)
+            found = found.with_reads(
+                Activity(weight * float(counts.sum()), weight * float(np.square(counts).sum()))
+            )
+    return found
+
+
+def bias_rows(bank: LoadedBank) -> int:
+    """How many rows of a bank hold biases: one for each range of rows with blocks that have one."""
+    blocks = bank.parts[0].bank.blocks
+    return len(np.unique(blocks[blocks[:, 4] > 0, 0]))
 
 
 def bank_ranges(found: Doubles, otherwise: Floats) -> Floats:
@@ -345,9 +415,11 @@ def check_calibration(calibration: Calibration, program: Program) -> None:
         of_program = program.banks[name]
         conversions = int(of_program.table["cols"].sum())
         full = None if bank.input_full is None else np.array(bank.input_full)
+        active = None if bank.active_fraction is None else np.array(bank.active_fraction)
         checked = (
             ("adc_full", bank.adc_full, (conversions,), True),
             ("input_full", full, (), True),
+            ("active_fraction", active, (), True),
             ("gain", bank.gain, (of_program.cols,), False),
             ("shift", bank.shift, (of_program.cols,), False),
         )
@@ -359,5 +431,7 @@ def check_calibration(calibration: Calibration, program: Program) -> None:
                 raise ProgramError(f"{where}: {what} has shape {list(values.shape)}, should be {list(shape)}")
             if not np.isfinite(values).all() or (positive and not (values > 0).all()):
                 raise ProgramError(f"{where}: {what} is not {'positive and ' * positive}finite everywhere")
+        if active is not None and active > 1:
+            raise ProgramError(f"{where}: active_fraction is {active:g}, more than 1")
         if (bank.gain is None) != (bank.shift is None):
             raise ProgramError(f"{where}: has a gain without a shift, or a shift without a gain")

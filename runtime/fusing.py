@@ -10,13 +10,13 @@ itself. The program, and so its report, stays as it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pcmc.runtime.onnx_walk import bodies_of, nodes_of
+from pcmc.runtime.onnx_walk import bodies_of, nodes_of, tensors_used
 from pcmc.runtime.program import Program, Step
-from pcmc.runtime.regions import QUANTIZED
+from pcmc.runtime.regions import QUANTIZED, cut_region
 
 FLOAT = 1  # onnx.TensorProto.FLOAT
 
@@ -118,7 +118,7 @@ class _Region:
         self._kept_whole = any(node.op_type in QUANTIZED for node in nodes_of(model.graph))
         self._users: dict[str, list[int]] = {}
         for index, node in enumerate(self.nodes):
-            for tensor in _used(node):
+            for tensor in tensors_used(node):
                 self._users.setdefault(tensor, []).append(index)
 
     def take(self, tensor: str, made: Mapping[str, int], reader: int) -> Finish | None:
@@ -145,7 +145,7 @@ class _Region:
         self.taken.update(chain)
         self.finished.append(last)
         inputs = [tensor] if addend is None else [tensor, addend]
-        model = _cut(self.model, [self.nodes[index] for index in chain], inputs, [last])
+        model = cut_region(self.model, [self.nodes[index] for index in chain], inputs, [last])
         return Finish(last, addend, relu, self.step.name, model)
 
     def rest(self) -> tuple[Task, Any] | None:
@@ -154,10 +154,10 @@ class _Region:
         outputs = [tensor for tensor in self.step.outputs if tensor not in self.finished]
         if not outputs:
             return None
-        used = {tensor for node in nodes for tensor in _used(node)}
+        used = {tensor for node in nodes for tensor in tensors_used(node)}
         inputs = [tensor for tensor in (*self.step.inputs, *self.finished) if tensor in used]
         task = Task(self.step, tuple(inputs), tuple(outputs))
-        return task, _cut(self.model, nodes, inputs, outputs)
+        return task, cut_region(self.model, nodes, inputs, outputs)
 
     def _only_user(self, tensor: str, op_type: str) -> int | None:
         """The operation that uses a tensor, if it is the only one and such a one as reads can do."""
@@ -171,40 +171,3 @@ class _Region:
         """Whether the operations that stay give the same bits without those before `tensor`."""
         users = [self.nodes[index] for index in self._users.get(tensor, [])]
         return self._kept_whole or all(node.op_type in operators and not bodies_of(node) for node in users)
-
-
-def _used(node: Any) -> list[str]:
-    """Tensors that a node uses, once for each use, those of its bodies too."""
-    names = [tensor for tensor in node.input if tensor]
-    for body in bodies_of(node).values():
-        names += [value.name for value in body.output]
-        for inner in body.node:
-            names += _used(inner)
-    return names
-
-
-def _cut(model: Any, nodes: Sequence[Any], inputs: Sequence[str], outputs: Sequence[str]) -> Any:
-    """Some nodes of a region as a region of their own."""
-    import onnx
-
-    types = {
-        value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)
-    }
-    used = {tensor for node in nodes for tensor in _used(node)}
-
-    def infos(names: Sequence[str]) -> list[Any]:
-        return [onnx.helper.make_tensor_value_info(name, types.get(name, FLOAT), None) for name in names]
-
-    graph = onnx.helper.make_graph(
-        nodes,
-        model.graph.name,
-        infos(inputs),
-        infos(outputs),
-        [tensor for tensor in model.graph.initializer if tensor.name in used],
-    )
-    return onnx.helper.make_model(
-        graph,
-        opset_imports=model.opset_import,
-        ir_version=model.ir_version,
-        producer_name=model.producer_name,
-    )

@@ -54,3 +54,13 @@ def bodies_of(node: Any) -> dict[str, Any]:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text that says something."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def tensors_used(node: Any) -> list[str]:
+    """Tensors that a node uses, once for each use, those of its bodies too."""
+    names = [tensor for tensor in node.input if tensor]
+    for body in bodies_of(node).values():
+        names += [value.name for value in body.output]
+        for inner in body.node:
+            names += tensors_used(inner)
+    return names

@@ -165,6 +165,7 @@ def _calibration_document(calibration: Calibration, members: dict[str, bytes]) -
         arrays = {key: getattr(bank, key) for key in ("adc_full", "gain", "shift")}
         banks[name] = {
             "input_full": bank.input_full,
+            "active_fraction": bank.active_fraction,
             **{
                 key: None if array is None else _add_array(f"calibration/{index}/{key}.npy", array, members)
                 for key, array in arrays.items()
@@ -539,7 +540,10 @@ def _read_calibration(reader: _Reader, document: Mapping[str, Any]) -> Calibrati
             for key in ("adc_full", "gain", "shift")
         }
         full = None if bank["input_full"] is None else float(bank["input_full"])
-        banks[str(name)] = BankCalibration(input_full=full, **arrays)
+        active = bank.get("active_fraction")  # files of earlier versions have none
+        banks[str(name)] = BankCalibration(
+            input_full=full, active_fraction=None if active is None else float(active), **arrays
+        )
     return Calibration(
         _texts(document["what"]),
         int(document["samples"]),

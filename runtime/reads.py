@@ -6,18 +6,20 @@ programmed devices -> drift, frozen read noise -> wires -> weights
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pcmc.accel.cells import Cell, Devices, PairCell, ReferencePcmCell, make_cell
+from pcmc.accel.cells import Cell, Devices, PairCell, ReferencePcmCell, TwoTierCell, make_cell
 from pcmc.accel.chip import CellSpec, ChipSpec
 from pcmc.accel.periphery import Drivers
 from pcmc.accel.physics import Physics
 from pcmc.accel.random import Normals, Stream
+from pcmc.errors import ChipError
 from pcmc.runtime.program import Bank, Program
 from pcmc.runtime.state import (
     BankState,
@@ -45,7 +47,8 @@ class Reading:
     `seed` names the streams of this reading, `device_seed` those of what belongs to the devices; `at_s` is
     the time since programming, None the cell's first read; `step` counts readings of one state, each of which
     has a frozen noise of its own. `clock_s` is the time since the first reading, over which slow noise
-    wanders.
+    wanders. `active` is, by bank, the part of its rows that are driven at a time, where that is known: it
+    matters behind wires whose idle rows are cut off or float.
     """
 
     physics: Physics
@@ -55,6 +58,7 @@ class Reading:
     step: int = 0
     threads: int = 1
     clock_s: float = 0.0
+    active: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,13 +114,31 @@ def read_chip(program: Program, state: ChipState, reading: Reading) -> dict[str,
     """What reads find in all banks of a state, by name.
 
     With `ir_drop`, the wires of each tile are worked out for all that lies in it.
+
+    Raises:
+        ChipError: no law covers the time of the reading; or it takes a low tier that the devices do not hold.
     """
+    _check_low_tier(program.chip, state, reading)
     if reading.physics.ir_drop:
         return _behind_wires(program, state, reading)
     return {
         name: read_bank_cells(program.banks[name], held, program.chip, reading)
         for name, held in state.banks.items()
     }
+
+
+def _check_low_tier(chip: ChipSpec, state: ChipState, reading: Reading) -> None:
+    """ChipError if the time of a reading takes both tiers and devices hold the upper one only."""
+    cell = make_cell(chip.cell)
+    if not isinstance(cell, TwoTierCell) or not cell.low_tier_counts(reading.at_s):
+        return
+    for name, held in state.banks.items():
+        if not held.devices.low.size:
+            raise ChipError(
+                f"read at {reading.at_s:g} s after programming: takes both tiers, but the devices of "
+                f"'{name}' were programmed for reads from {cell.t0_s:g} s on, without the low tier; program "
+                f"them for such a read, or read them from {cell.t0_s:g} s on"
+            )
 
 
 def read_bank_cells(bank: Bank, state: BankState, chip: ChipSpec, reading: Reading) -> Found:
@@ -129,13 +151,10 @@ def read_bank_cells(bank: Bank, state: BankState, chip: ChipSpec, reading: Readi
         if reading.physics.reference_error:
             aged = _off_reference(aged, chip.cell, block, reading.device_seed)
         return [
-            _scaled(
-                Column(
-                    share.factor,
-                    _weights_us(cell, aged, share),
-                    *_noise(cell, chip, block, state, share, reading),
-                ),
-                unit,
+            Column(
+                share.factor,
+                _weights_us(cell, aged, share) / unit,
+                *_noise(cell, chip, block, state, share, reading),
             )
             for share in _shares(cell, chip, reading.physics)
         ]
@@ -222,8 +241,8 @@ def _weighed(devices: Floats, gains: tuple[float, ...], power: int = 1) -> Float
 def _noise(
     cell: Cell, chip: ChipSpec, block: BlockView, state: BankState, share: _Share, reading: Reading
 ) -> tuple[Floats | None, Floats | None]:
-    """Variance of each W of a share from read to read, and of the sums of its columns whatever the inputs, in
-    uS^2; None where there is none.
+    """Variance of each weight of a share from read to read, and of the sums of its columns whatever the
+    inputs; None where there is none.
 
     Johnson noise of a conductance G has the current variance 4 k T G / (2 t) over a read of t seconds, that
     of a conductance at the read voltage V after division by V^2. Voltages leave devices connected whatever
@@ -246,7 +265,9 @@ def _noise(
             variances = thermal if variances is None else variances + thermal
         else:
             floor = thermal.sum(axis=0, dtype=np.float32) * np.float32(_phases_summed(chip, physics))
-    return variances, floor
+    unit = unit_us(cell, state.w_max[block.conversions])
+    square = unit * unit
+    return None if variances is None else variances / square, None if floor is None else floor / square
 
 
 def _phases_summed(chip: ChipSpec, physics: Physics) -> float:
@@ -265,17 +286,6 @@ def _of_side(pairs: tuple[Floats, Floats], share: _Share) -> Floats:
     plus, minus = pairs
     both = plus + minus if share.side == 0 else plus if share.side == 1 else minus
     return _weighed(both, share.gains, 2)
-
-
-def _scaled(column: Column, unit: Floats) -> Column:
-    """A column in weights rather than microsiemens."""
-    square = unit * unit
-    return Column(
-        column.factor,
-        column.weights / unit,
-        None if column.variances is None else column.variances / square,
-        None if column.floor is None else column.floor / square,
-    )
 
 
 def _whole(blocks: list[list[Column]]) -> Found:
@@ -300,42 +310,50 @@ def _joined(parts: list[Floats] | list[Floats | None]) -> Floats:
 
 
 def _behind_wires(program: Program, state: ChipState, reading: Reading) -> dict[str, Found]:
-    """What reads find in all banks behind their wires.
+    """What reads find in all banks behind their wires, for which the devices have aged already.
 
     Fast noise is damped as the mean current of its column is (`pcmc.accel.wires.noise_scale`).
     """
-    still = replace(reading, physics=replace(reading.physics, ir_drop=False))
-    wired = solve_wires(program, state, reading)
+    wired, chip, cell = solve_wires(program, state, reading), program.chip, make_cell(program.chip.cell)
+    shares = _shares(cell, chip, reading.physics)
     found = {}
     for name, held in state.banks.items():
-        bank, behind = program.banks[name], wired.banks[name]
-        damping = np.concatenate(
-            [np.tile(behind.damping[block.conversions], block.shape[0]) for block in blocks_of(bank)]
-        )
-        columns = read_bank_cells(bank, held, program.chip, still).columns
-        found[name] = Found(
-            tuple(
-                replace(
-                    column,
-                    weights=weights,
-                    variances=None if column.variances is None else column.variances * np.square(damping),
-                )
-                for column, weights in zip(columns, behind.weights, strict=True)
-            )
-        )
+        behind = wired.banks[name]
+
+        def find(block: BlockView, held: BankState = held, behind: WiredBank = behind) -> list[Column]:
+            columns = []
+            for share, weights in zip(shares, behind.weights, strict=True):
+                variances, floor = _noise(cell, chip, block, held, share, reading)
+                if variances is not None:
+                    variances = variances * np.square(behind.damping[block.conversions])
+                columns.append(Column(share.factor, weights[block.cells], variances, floor))
+            return columns
+
+        found[name] = _whole(each_block(find, program.banks[name], reading.threads))
     return found
 
 
-def solve_wires(program: Program, state: ChipState, reading: Reading) -> WiredChip:
+def solve_wires(
+    program: Program, state: ChipState, reading: Reading, *, with_error: bool = True
+) -> WiredChip:
     """The wires of all tiles, solved for what reads find in the devices; those that the state has, if they
     are of the same reading.
 
+    Args:
+        program: says where each cell lies.
+        state: the devices.
+        reading: how they are read.
+        with_error: whether to measure by how much the solution errs, where it is an approximation.
+
     Raises:
-        ChipError: a tile too small for the segments of its lines.
+        ChipError: as `read_chip`, or a tile too small for the segments of its lines.
     """
+    _check_low_tier(program.chip, state, reading)
     chip, cell = program.chip, make_cell(program.chip.cell)
     shares = _shares(cell, chip, reading.physics)
-    key = repr((chip.wires, replace(reading, threads=1), shares, sorted(state.banks)))
+    known = sorted(reading.active.items()) if chip.wires.depends_on_activity else ()
+    active = {name: part for name, part in known if name in state.banks}
+    key = repr((chip.wires, replace(reading, threads=1, active=active), shares, sorted(state.banks)))
     if state.wired is not None and state.wired.key == key:
         return state.wired
     aged, low = {}, {}
@@ -350,9 +368,10 @@ def solve_wires(program: Program, state: ChipState, reading: Reading) -> WiredCh
     for gains in dict.fromkeys(share.gains for share in shares):
         used = {name: [pairs[k] for k, gain in enumerate(gains) if gain] for name, pairs in aged.items()}
         args = (program, used, tuple(gain for gain in gains if gain), chip.wires)
-        wired = wired_weights(*args, reading.threads)
+        wired = wired_weights(*args, reading.threads, active)
         solved.append(wired)
-        errors.append(wires_error(*args, wired, reading.threads))
+        if with_error:
+            errors.append(wires_error(*args, wired, reading.threads, active))
         for share in (share for share in shares if share.gains == gains):
             for name in aged:
                 w_us = wired.halves[name][0 if share.side == 1 else 1] if share.side else wired.weights[name]

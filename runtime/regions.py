@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pcmc.errors import DataError, ProgramError
-from pcmc.runtime.onnx_walk import first_line
+from pcmc.runtime.onnx_walk import first_line, tensors_used
 
 #: Operators of quantized models: onnxruntime's own fusions would round elsewhere than the model says.
 QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
@@ -49,3 +49,42 @@ def run_region(session: Any, name: str, outputs: Sequence[str], feeds: Mapping[s
         raise
     except Exception as error:  # onnxruntime raises its own, undocumented classes
         raise DataError(f"step '{name}': onnxruntime can't compute it: {first_line(error)}") from error
+
+
+def cut_region(
+    model: Any,
+    nodes: Sequence[Any],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    inner: Mapping[str, int] | None = None,
+) -> Any:
+    """Some nodes of a region as a region of their own.
+
+    `inner` gives the element types of tensors inside of the region that become inputs or outputs; without,
+    they are float32.
+    """
+    import onnx
+
+    types = dict(inner or {})
+    types |= {
+        value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)
+    }
+    used = {tensor for node in nodes for tensor in tensors_used(node)}
+
+    def infos(names: Sequence[str]) -> list[Any]:
+        default = onnx.TensorProto.FLOAT
+        return [onnx.helper.make_tensor_value_info(name, types.get(name, default), None) for name in names]
+
+    graph = onnx.helper.make_graph(
+        nodes,
+        model.graph.name,
+        infos(inputs),
+        infos(outputs),
+        [tensor for tensor in model.graph.initializer if tensor.name in used],
+    )
+    return onnx.helper.make_model(
+        graph,
+        opset_imports=model.opset_import,
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+    )

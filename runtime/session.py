@@ -32,7 +32,7 @@ from pcmc.runtime.banks import (
     read_bank,
     unreadable,
 )
-from pcmc.runtime.calibration import BankCalibration
+from pcmc.runtime.calibration import BankCalibration, active_fractions
 from pcmc.runtime.fusing import Finish, Task
 from pcmc.runtime.program import Program, Read, Step, TensorInfo
 from pcmc.runtime.program_check import check_state
@@ -157,7 +157,14 @@ class Session:
         if self._only is not None:
             state = replace(state, banks={name: state.banks[name] for name in self._only})
         reading = Reading(
-            self.physics, self.seed, state.seed, self.at_s, self._waits, self.threads, self._clock_s
+            self.physics,
+            self.seed,
+            state.seed,
+            self.at_s,
+            self._waits,
+            self.threads,
+            self._clock_s,
+            active_fractions(self.calibration),
         )
         if self.physics.ir_drop:
             self._wired = solve_wires(program, state, reading)

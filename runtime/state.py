@@ -157,16 +157,17 @@ def program_chip(
         writes: how often the chip was written, this time counted: each has errors of its own.
     """
     banks = {
-        name: _program_bank(bank, program.chip, physics, seed, at_s, threads, writes)
+        name: program_bank(bank, program.chip, physics, seed, at_s, threads, writes)
         for name, bank in program.banks.items()
         if only is None or name in only
     }
     return ChipState(seed, banks, steps={"programming_error": writes})
 
 
-def _program_bank(
+def program_bank(
     bank: Bank, chip: ChipSpec, physics: Physics, seed: int, at_s: float | None, threads: int, writes: int
 ) -> BankState:
+    """The devices of one bank after it was written; arguments as of `program_chip`."""
     cell = make_cell(chip.cell)
     w_max, drive = scales(bank, chip)
     noisy, step = physics.programming_error, writes - 1

@@ -4,6 +4,11 @@ A step takes the longest of its reads (vectors x phases), its digital operations
 through the digital unit's port. It starts when all that it needs is there, and when its tiles (or its digital
 unit) are free. No two samples overlap in `latency`; `interval` is the busiest resource, which a full pipeline
 waits for.
+
+Two things are otherwise on some chips. Drivers without a sign send each vector twice, negative values by
+themselves, unless the model has none there (`pcmc.runtime.signs`). And the digital unit of a chip with axons
+are its neurons, which work in each tick of the window in which their spikes come in: what they do with the
+values of an earlier step takes no time after it, as long as it is no more than they can do in one window.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import numpy.typing as npt
 from pcmc.accel.mesh import chip_links, crossings, link_loads
 from pcmc.runtime.counts import Counts, StepCount
 from pcmc.runtime.program import ACTIVATION, PARTIAL_SUM, Program, Step
+from pcmc.runtime.signs import non_negative
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +62,36 @@ def traffic(program: Program, counts: Counts) -> Traffic:
     return Traffic(sizes, within, between, link_loads(start, end, sizes, program.chips, program.chip.chip))
 
 
-def step_cycles(program: Program, step: Step, counted: StepCount, moved: tuple[float, float]) -> int:
-    """Cycles that a step keeps its resources busy; `moved` are the bytes that enter and leave its digital
-    unit.
+def step_cycles(
+    program: Program, step: Step, counted: StepCount, moved: tuple[float, float], turns: int = 1
+) -> int:
+    """Cycles that a step keeps its resources busy.
+
+    Args:
+        program: where the step is.
+        step: the step.
+        counted: what it does.
+        moved: bytes that enter and leave its digital unit.
+        turns: how often its drivers send each vector.
     """
     chip = program.chip
-    reads = counted.vectors * program.banks[step.bank].phases if step.bank is not None else 0.0
     digital = counted.digital_ops / chip.digital.ops_per_cycle
     port = max(moved) / chip.link.bytes_per_cycle
-    return max(1, math.ceil(max(reads, digital, port)))
+    if step.bank is not None:
+        reads = counted.vectors * program.banks[step.bank].phases * turns
+        return max(1, math.ceil(max(reads, digital, port)))
+    cycles = math.ceil(max(digital, port))
+    if chip.cell.kind != "axon":
+        return max(1, cycles)
+    return max(0, cycles - 1) if step.needs else cycles  # there is the window in which its values come in
+
+
+def sending_turns(program: Program) -> tuple[int, ...]:
+    """How often each step's drivers send a vector: twice where they have no sign and its values may have."""
+    if program.chip.dac.signed:
+        return (1,) * len(program.steps)
+    positive = non_negative(program.clean)
+    return tuple(1 if step.bank is None or step.inputs[0] in positive else 2 for step in program.steps)
 
 
 def timing(program: Program, counts: Counts, flowing: Traffic) -> Timing:
@@ -75,9 +102,10 @@ def timing(program: Program, counts: Counts, flowing: Traffic) -> Timing:
     busy: dict[tuple[str, int, int], int] = {}
     start: list[int] = []
     end: list[int] = []
+    turns = sending_turns(program)
     for index, (step, counted) in enumerate(zip(program.steps, counts.steps, strict=True)):
         resources = _resources(program, step)
-        cycles = step_cycles(program, step, counted, _moved(program, flowing, index))
+        cycles = step_cycles(program, step, counted, _moved(program, flowing, index), turns[index])
         begin = max(
             [end[need] for need in step.needs] + [free.get(resource, 0) for resource in resources], default=0
         )

@@ -74,6 +74,12 @@ class _Read:
     blocks: tuple[_Block, ...]
     tile: tuple[_Block, ...]
 
+    def active(self, by_bank: Mapping[str, float] | None) -> float | None:
+        """The part of rows that are driven at a time, if it is known: where that matters, all blocks are of
+        one bank.
+        """
+        return (by_bank or {}).get(self.blocks[0].bank)
+
     def box(self) -> tuple[int, int, int, int]:
         """First row and column, and how many, from the first to the last of its rows with a cell."""
         row, col = min(b.rows.start for b in self.blocks), min(b.cols.start for b in self.tile)
@@ -87,7 +93,7 @@ def wired_weights(
     gains: tuple[float, ...],
     wires: Wires,
     threads: int = 1,
-    active_fraction: float = 1.0,
+    active: Mapping[str, float] | None = None,
 ) -> Wired:
     """What reads multiply with behind the wires of all tiles; the same bits for any number of threads.
 
@@ -101,11 +107,12 @@ def wired_weights(
         gains: a factor for each pair.
         wires: wires and ports of a tile.
         threads: threads that solve tiles.
-        active_fraction: as in `pcmc.accel.wires.transfer_matrix`.
+        active: by bank, the part of its rows that are driven at a time, as in
+            `pcmc.accel.wires.transfer_matrix`; of a bank that is missing that of `wires`.
 
     Raises:
         ChipError: conductances out of range, or a tile too small for the segments of its lines.
-        ValueError: arrays that do not fit `gains` or the bank, or `active_fraction` out of range.
+        ValueError: arrays that do not fit `gains` or the bank, or a part of rows out of range.
     """
     start = time.perf_counter()
     _check(program, aged, gains)
@@ -118,7 +125,7 @@ def wired_weights(
         # Blocks have cells of their own: threads do not meet.
         arrays = [_arrays(program, read, aged, cut) for read in group]
         all_plus, all_minus = np.concatenate(arrays, axis=1)
-        found = pair_matrices(all_plus, all_minus, wires, active_fraction)
+        found = pair_matrices(all_plus, all_minus, wires, group[0].active(active))
         solved = np.split(np.stack(found), len(group), axis=1)
         for read, g, m in zip(group, arrays, solved, strict=True):
             for block in read.blocks:
@@ -133,7 +140,7 @@ def wired_weights(
                 scale[block.bank][block.cells] = np.broadcast_to(factor, plus.shape).ravel()
 
     reads = _reads(program, aged, apart=cut)
-    groups = _groups(reads, len(gains), wires, threads)
+    groups = _groups(reads, len(gains), wires, threads, active)
     with ThreadPoolExecutor(max(1, threads)) as pool:
         list(pool.map(solve, groups))
     drop = 1 - min((float(factor.min(initial=1)) for factor in scale.values()), default=1.0)
@@ -148,7 +155,7 @@ def wires_error(
     wires: Wires,
     wired: Wired,
     threads: int = 1,
-    active_fraction: float = 1.0,
+    active: Mapping[str, float] | None = None,
     inputs: Mapping[str, npt.ArrayLike] | None = None,
 ) -> ApproximationError | None:
     """Measure the weights behind wires against exact solves, where they are an approximation.
@@ -164,10 +171,10 @@ def wires_error(
         wires: likewise.
         wired: what `wired_weights` made of them.
         threads: threads that solve.
-        active_fraction: likewise.
+        active: likewise.
         inputs: by bank, `[n, rows]` vectors, of which the first 8 are taken; bias rows get the largest
             magnitude in each. Of a bank that is missing: 8 vectors of numbers from 0 to 1, each there with
-            probability `active_fraction`, or one half where that is 1, and else 0.
+            the probability that `active` or `wires` says, and else 0; where neither does, one half are.
 
     Returns:
         The errors of the currents; None where weights are exact.
@@ -185,7 +192,9 @@ def wires_error(
         return None
     left = [min(wired.noise_scale[b.bank][b.cells].min() for b in read.blocks) for read in reads]
     read = reads[int(np.argmin(left))]
-    vectors = _vectors(program, read, active_fraction, inputs or {})
+    part = read.active(active)
+    likely = (0.5 if wires.active_fraction == 1 else wires.active_fraction) if part is None else part
+    vectors = _vectors(program, read, likely, inputs or {})
     plus, minus = _arrays(program, read, aged, cut=False)
 
     def currents(v: Doubles) -> Doubles:
@@ -199,7 +208,9 @@ def wires_error(
         matrix = wired.weights[block.bank][block.cells].astype(np.float64)
         found[:, block.cols] = vectors[:, block.rows] @ matrix.reshape(plus[0, block.rows, block.cols].shape)
         columns[block.cols] = True
-    return ApproximationError.of(found[:, columns], exact[:, columns], active_fraction)
+    return ApproximationError.of(
+        found[:, columns], exact[:, columns], wires.active_fraction if part is None else part
+    )
 
 
 def _check(program: Program, aged: Mapping[str, Pairs], gains: tuple[float, ...]) -> None:
@@ -237,13 +248,19 @@ def _reads(program: Program, aged: Mapping[str, Pairs], apart: bool) -> list[_Re
     return reads
 
 
-def _groups(reads: Sequence[_Read], pairs: int, wires: Wires, threads: int) -> list[list[_Read]]:
-    """Reads that are solved at once, those with most to do first. Only arrays of one size gain from it."""
-    same: dict[tuple[int, int, int, int], list[_Read]] = {}
+def _groups(
+    reads: Sequence[_Read], pairs: int, wires: Wires, threads: int, active: Mapping[str, float] | None
+) -> list[list[_Read]]:
+    """Reads that are solved at once, those with most to do first. Only arrays of one size gain from it, and
+    only those with one part of rows driven can be.
+    """
+    same: dict[tuple[tuple[int, int, int, int], float | None], list[_Read]] = {}
     for read in reads:
-        same.setdefault(read.box(), []).append(read)
+        same.setdefault((read.box(), read.active(active)), []).append(read)
     groups = []
-    for (_, _, rows, cols), alike in sorted(same.items(), key=lambda item: -item[0][2] * item[0][3]):
+    for ((_, _, rows, cols), _), alike in sorted(
+        same.items(), key=lambda item: -item[0][0][2] * item[0][0][3]
+    ):
         short, arrays = (cols, pairs) if wires.differential == "shared" else (min(rows, cols), 2 * pairs)
         most = min(MOST_AT_ONCE, CACHED // short**2) // arrays
         share = -(-len(alike) // max(1, threads))
@@ -269,16 +286,15 @@ def _arrays(program: Program, read: _Read, aged: Mapping[str, Pairs], cut: bool)
     return g
 
 
-def _vectors(
-    program: Program, read: _Read, active_fraction: float, inputs: Mapping[str, npt.ArrayLike]
-) -> Doubles:
-    """What drives the rows of a tile, `[n, rows]`: given inputs, or random ones."""
+def _vectors(program: Program, read: _Read, likely: float, inputs: Mapping[str, npt.ArrayLike]) -> Doubles:
+    """What drives the rows of a tile, `[n, rows]`: given inputs, or random ones, not 0 with a probability of
+    `likely`.
+    """
     rows, bank = program.chip.tile.rows, read.blocks[0].bank
     if bank not in inputs:
         drawn = stream(0, read.place, "wires_error")
-        active = 0.5 if active_fraction == 1 else active_fraction
         size = MOST_INPUTS * rows
-        each = drawn.uniform(size) * (drawn.uniform(size) < active)
+        each = drawn.uniform(size) * (drawn.uniform(size) < likely)
         given, driven = each.astype(np.float64).reshape(MOST_INPUTS, rows), None
     else:
         given = np.asarray(inputs[bank], np.float64)[:MOST_INPUTS]

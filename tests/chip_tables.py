@@ -32,5 +32,6 @@ def tables(kind: str = "2pcm+3t1c") -> dict[str, Any]:
     if kind != "2pcm+3t1c":
         right["cell"] = {"kind": kind, **copy.deepcopy(CELLS[kind])}
         right["effects"] = {"programming_error": False, "read_noise": "off"}
+        del right["pulses"]  # those of its cells
     assert right["cell"]["kind"] == kind
     return right

@@ -39,8 +39,8 @@ LONGER_FUNCTIONS: dict[str, str] = {}
 
 PUBLIC = [
     "Calibration", "ChipError", "ChipSpec", "DataError", "ModelError", "OutputError", "PcmcError", "Physics",
-    "Program", "ProgramError", "Session", "calibrate", "chip_names", "compare", "compile", "fit_cell", "load",
-    "load_calibration", "load_chip", "load_state",
+    "Program", "ProgramError", "Session", "Trainer", "calibrate", "chip_names", "compare", "compile",
+    "export_onnx", "fit_cell", "load", "load_calibration", "load_chip", "load_state",
 ]  # fmt: skip
 
 # Folders that exist only on one machine; written so that this line is not found itself.

@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcmc.accel.cells.cell import (
     Devices,
@@ -221,9 +223,13 @@ class MeasuredCell(RangePairCell[MeasuredCellSpec]):
         return at_s
 
 
-def step_shape(law: str, n: Float32, z: Float32) -> Float32:
+Reals = TypeVar("Reals", Float32, NDArray[np.float64])
+
+
+def step_shape(law: str, n: Reals | float, z: Reals) -> Reals:
     """The step at z relative to the one at z = 0: 1 - n z ("linear") or exp(-n z) ("exponential")."""
-    return np.exp(-n * z) if law == "exponential" else 1 - n * z
+    shape: Reals = np.exp(-n * z) if law == "exponential" else 1 - n * z
+    return shape
 
 
 def _interpolated(g: Float32, points: Points) -> Float32:

@@ -82,11 +82,24 @@ def summary(report: Facts) -> str:
 
 def calibration_facts(found: Calibration) -> dict[str, Any]:
     """What was calibrated, as plain data."""
-    return {"what": list(found.what), "samples": found.samples, "seed": found.seed}
+    from pcmc.runtime.calibration import active_fractions
+
+    return {
+        "what": list(found.what),
+        "samples": found.samples,
+        "seed": found.seed,
+        "active": active_fractions(found.banks),
+    }
 
 
 def _fitted(facts: Facts) -> str:
-    return f"{', '.join(facts['what'])} with {facts['samples']:,} samples"
+    """What was calibrated, with how much, and how many rows of matrices were found to be driven at a time."""
+    line, parts = f"{', '.join(facts['what'])} with {facts['samples']:,} samples", facts["active"]
+    if not parts:
+        return line
+    ordered = sorted(parts, key=lambda name: parts[name])
+    ends = dict.fromkeys((ordered[0], ordered[-1]))
+    return f"{line}; driven at a time: {' to '.join(f'{parts[n]:.2g} of the rows of {n}' for n in ends)}"
 
 
 def clipped(saturation: Facts) -> str:

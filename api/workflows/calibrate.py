@@ -1,4 +1,4 @@
-"""`pcmc.calibrate`: ranges of converters, gains and shifts of columns, from some hundred samples.
+"""`pcmc.calibrate`: ranges of converters, active rows, gains and shifts of columns, from sample inputs.
 
 The program is walked step by step with all samples at hand: a bank is calibrated on what comes to it, and its
 results go on to the next, so that each bank sees inputs that are calibrated already.
@@ -23,6 +23,7 @@ from pcmc.runtime.banks import (
     LoadedBank,
     check_compensation,
     drift_gains,
+    drivers_of,
     ideal_bank,
     physical_bank,
     read_bank,
@@ -30,21 +31,24 @@ from pcmc.runtime.banks import (
 )
 from pcmc.runtime.calibration import (
     KINDS,
+    Activity,
     BankCalibration,
     Calibration,
     Moments,
     as_driven,
     bank_ranges,
+    bias_rows,
     conversion_sums,
     fitted,
     full_scales,
     moments,
+    row_activity,
 )
 from pcmc.runtime.program import Program, Read, Step
-from pcmc.runtime.reads import Found, Reading, read_chip
+from pcmc.runtime.reads import Found, Reading, read_chip, solve_wires
 from pcmc.runtime.regions import open_region, run_region
 from pcmc.runtime.session import check_input
-from pcmc.runtime.state import ChipState, program_chip
+from pcmc.runtime.state import BankState, ChipState, program_chip
 from pcmc.runtime.times import seconds
 from pcmc.workflows.samples import batches, inputs_and_labels, sample_count
 
@@ -55,9 +59,9 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
 #: What is calibrated where nothing is said, as far as the chip has it.
-DEFAULT = ("adc", "input", "norm")
+DEFAULT = ("adc", "input", "active", "norm")
 #: What needs no devices of a certain chip, and can be found when a program is compiled.
-RANGES = ("adc", "input")
+RANGES = ("adc", "input", "active")
 MOST_SAMPLES = 512
 #: Reads of a calibration count from here: their fast noise is not that of later runs.
 FIRST_READ = 1 << 32
@@ -84,8 +88,9 @@ def calibrate(
             other data than those that results are measured on.
         physics: as in Session.
         what: names with commas between, or some of "adc" and "input", full scales of output converters and of
-            fixed-range inputs; "norm", gain and shift of each column, and "bias", the shift alone. What the
-            chip or the physics does not have is left out.
+            fixed-range inputs; "active", the part of rows that are driven at a time, with `ir_drop` where
+            idle rows are cut or float; "norm", gain and shift of each column, and "bias", the shift alone.
+            What the chip or the physics does not have is left out.
         seed: of the chip, as in Session: gains and shifts suit that chip alone.
         threads: as in Session.
         at: time since programming, as in Session.
@@ -102,16 +107,21 @@ def calibrate(
     feeds = _batches(program, data, samples)
     at_s = None if at is None else seconds(at)
     check_compensation(compensation)
-    threads = threads or os.cpu_count() or 1
-    regions = {name: open_region(model, name, threads) for name, model in program.regions.items()}
-    bench = _Bench(program, feeds, regions, threads)
-    chip = _load(program, effects, seed, threads, at_s, compensation, only)
-    ideal = _ideal_moments(bench, chip.found) if {"norm", "bias"} & set(kinds) else {}
-    fits = {name: _Fit() for name in chip.found}
+    bench = _Bench.of(program, feeds, threads)
+    chip = _Chip.of(program, effects, seed, bench.threads, at_s, compensation, only)
+    return _calibrated(bench, chip, kinds)
+
+
+def _calibrated(bench: _Bench, chip: _Chip, kinds: tuple[str, ...]) -> Calibration:
+    """Walk through the program and fit what `kinds` name."""
+    if "active" not in kinds or not chip.reading.physics.ir_drop:
+        chip.read(chip.state.banks)  # else each bank where its inputs come: they say what its wires are
+    ideal = _ideal_moments(bench, chip.state.banks) if {"norm", "bias"} & set(kinds) else {}
+    fits = {name: _Fit() for name in chip.state.banks}
     _walk(bench, bench.feeds, _chip_reader(bench, chip, kinds, ideal, fits), "calibration")
-    count = sum(sample_count(batch, program) for batch in feeds)
+    count = sum(sample_count(batch, bench.program) for batch in bench.feeds)
     found = {name: fit.calibration for name, fit in fits.items()}
-    return Calibration(kinds, count, effects.names(), seed, found)
+    return Calibration(kinds, count, chip.reading.physics.names(), chip.reading.seed, found)
 
 
 def calibrate_ranges(
@@ -122,14 +132,18 @@ def calibrate_ranges(
     Raises:
         DataError: as in `calibrate`; or `what` names "bias" or "norm", which are fitted to a certain chip.
     """
-    kinds = _kinds(what)
-    for kind in kinds:
+    for kind in _kinds(what):
         if kind not in RANGES:
             raise DataError(
                 f"calibrate: '{kind}' is fitted to the devices of one chip, which a compiler does not know: "
-                f"calibrate '{kind}' with run or compare; a program can hold {' and '.join(RANGES)}"
+                f"calibrate '{kind}' with run or compare; a program can hold {', '.join(RANGES[:-1])} and "
+                f"{RANGES[-1]}"
             )
-    return calibrate(program, data, physics=Physics(dac=True, adc=True), what=kinds, threads=threads)
+    converters = Physics(dac=True, adc=True)
+    known = replace(converters, ir_drop="ir_drop" in program.chip.available_effects)
+    kinds = checked_kinds(what, known, program.chip)
+    bench = _Bench.of(program, _batches(program, data, MOST_SAMPLES), threads)
+    return _calibrated(bench, _Chip.of(program, converters, 0, bench.threads, None, "none", None), kinds)
 
 
 def _kinds(what: str | Sequence[str]) -> tuple[str, ...]:
@@ -148,6 +162,10 @@ def _missing(kind: str, physics: Physics, chip: ChipSpec) -> str:
         return "the physics has no adc"
     if kind == "input" and chip.dac.range != "fixed":
         return f"{chip.name} has a range for each input vector"
+    if kind == "active" and not physics.ir_drop:
+        return "the physics has no ir_drop"
+    if kind == "active" and not chip.wires.depends_on_activity:
+        return f"idle rows of {chip.name} are grounded"
     return ""
 
 
@@ -218,42 +236,53 @@ def _batches(program: Program, data: Any, samples: int) -> list[dict[str, Array]
 
 @dataclass(frozen=True, slots=True)
 class _Chip:
-    """A chip as it is read: its devices, what reads find in them, factors against drift."""
+    """A chip as it is read: its devices, and of banks that have been read what reads find, and factors
+    against drift.
+    """
 
+    program: Program
     state: ChipState
     reading: Reading
-    found: Mapping[str, Found]
-    gains: Mapping[str, Floats]
+    compensation: str
+    found: dict[str, Found] = field(default_factory=dict)
+    gains: dict[str, Floats] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        program: Program,
+        physics: Physics,
+        seed: int,
+        threads: int,
+        at_s: float | None,
+        compensation: str,
+        only: Collection[str] | None,
+    ) -> _Chip:
+        """The chip that a Session of the same arguments has, not read yet."""
+        state = program_chip(program, physics, seed, only, at_s, threads)
+        return cls(program, state, Reading(physics, seed, state.seed, at_s, 0, threads), compensation)
+
+    def read(self, banks: Mapping[str, BankState], active: float | None = None) -> None:
+        """Read some banks, with the part of their rows that are driven at a time where it is known."""
+        state = replace(self.state, banks=banks)
+        reading = replace(self.reading, active={} if active is None else dict.fromkeys(banks, active))
+        if reading.physics.ir_drop:
+            state = replace(state, wired=solve_wires(self.program, state, reading, with_error=False))
+        found = read_chip(self.program, state, reading)
+        self.found.update(found)
+        self.gains.update(drift_gains(self.program, state, reading, found, self.compensation))
 
 
-def _load(
-    program: Program,
-    physics: Physics,
-    seed: int,
-    threads: int,
-    at_s: float | None,
-    compensation: str,
-    only: Collection[str] | None,
-) -> _Chip:
-    """The chip that a Session of the same arguments has."""
-    state = program_chip(program, physics, seed, only, at_s, threads)
-    reading = Reading(physics, seed, state.seed, at_s, 0, threads)
-    found = read_chip(program, state, reading)
-    return _Chip(state, reading, found, drift_gains(program, state, reading, found, compensation))
-
-
-def _bank(
-    program: Program, chip: _Chip, name: str, calibration: BankCalibration, quiet: bool = False
-) -> LoadedBank:
+def _bank(chip: _Chip, name: str, calibration: BankCalibration, quiet: bool = False) -> LoadedBank:
     """A bank with this calibration; `quiet`: without what the output converters add of themselves."""
     reading = chip.reading
     if quiet:
         reading = replace(reading, physics=replace(reading.physics, readout_noise=False, mismatch=False))
     return physical_bank(
-        program.banks[name],
+        chip.program.banks[name],
         chip.state.banks[name],
         chip.found[name],
-        program.chip,
+        chip.program.chip,
         reading,
         drift_gain=chip.gains.get(name),
         calibration=calibration,
@@ -274,12 +303,20 @@ class _Bench:
     regions: Mapping[str, Any]
     threads: int
 
+    @classmethod
+    def of(cls, program: Program, feeds: Sequence[Mapping[str, Array]], threads: int) -> _Bench:
+        """Open the regions; 0 threads are those of all processors."""
+        threads = threads or os.cpu_count() or 1
+        regions = {name: open_region(model, name, threads) for name, model in program.regions.items()}
+        return cls(program, feeds, regions, threads)
+
 
 @dataclass(slots=True)
 class _Fit:
     """What is known of a bank so far, over all steps that read it."""
 
     calibration: BankCalibration = field(default_factory=BankCalibration)
+    activity: Activity = field(default_factory=Activity)
     wanted: Moments | None = None
     given: Moments | None = None
 
@@ -337,8 +374,17 @@ def _chip_reader(
         if name not in fits:
             return [_read(step, how, x, exact[name], bench.threads, 0) for x in inputs]
         fit, cols = fits[name], program.banks[name].cols
-        ranges = _ranges(program, chip, name, how, inputs, kinds, fit.calibration, bench.threads)
-        loaded = _bank(program, chip, name, ranges)
+        ranges = replace(fit.calibration, gain=None, shift=None)
+        if "input" in kinds:
+            ranges = replace(ranges, input_full=_input_full(chip, name, inputs, ranges))
+        if "active" in kinds:
+            part = _active_fraction(chip, name, how, inputs, ranges, fit)
+            ranges = replace(ranges, active_fraction=part)
+        if name not in chip.found or "active" in kinds:
+            chip.read({name: chip.state.banks[name]}, ranges.active_fraction)
+        if "adc" in kinds:
+            ranges = replace(ranges, adc_full=_output_fulls(chip, name, how, inputs, ranges))
+        loaded = _bank(chip, name, ranges)
         outputs = [_read(step, how, x, loaded, bench.threads, next(steps)) for x in inputs]
         fit.calibration = ranges
         if not ideal:
@@ -353,40 +399,47 @@ def _chip_reader(
     return read
 
 
-def _ranges(
-    program: Program,
-    chip: _Chip,
-    name: str,
-    how: Read,
-    inputs: Sequence[Array],
-    kinds: Collection[str],
-    so_far: BankCalibration,
-    threads: int,
-) -> BankCalibration:
-    """Full scales of a bank that these inputs ask for, and at least those so far; no gains and shifts."""
-    adc, bank, held = program.chip.adc, program.banks[name], chip.state.banks[name]
-    found = replace(so_far, gain=None, shift=None)
-    if "input" in kinds:
-        finite = [np.abs(x[np.isfinite(x)]).astype(np.float32).reshape(1, 1, -1) for x in inputs]
-        full = float(full_scales(lambda: finite, adc.percentile, False)[0])
-        if bank.table["bias"].any():
-            full = max(full, abs(held.bias_drive))
-        full = max(full, found.input_full or 0.0)
-        found = replace(found, input_full=full if 0 < full < np.inf else None)
-    if "adc" not in kinds:
-        return found
-    loaded = _bank(program, chip, name, found, quiet=True)
+def _input_full(chip: _Chip, name: str, inputs: Sequence[Array], so_far: BankCalibration) -> float | None:
+    """The full scale of a bank's inputs, and at least that so far."""
+    finite = [np.abs(x[np.isfinite(x)]).astype(np.float32).reshape(1, 1, -1) for x in inputs]
+    full = float(full_scales(lambda: finite, chip.program.chip.adc.percentile, False)[0])
+    if chip.program.banks[name].table["bias"].any():
+        full = max(full, abs(chip.state.banks[name].bias_drive))
+    full = max(full, so_far.input_full or 0.0)
+    return full if 0 < full < np.inf else None
+
+
+def _active_fraction(
+    chip: _Chip, name: str, how: Read, inputs: Sequence[Array], so_far: BankCalibration, fit: _Fit
+) -> float | None:
+    """The part of a bank's rows that are driven at a time, over all inputs so far."""
+    bank = chip.program.banks[name]
+    driven = replace(
+        ideal_bank(bank),
+        drivers=drivers_of(chip.program.chip, chip.reading.physics, so_far),
+        bias_drive=chip.state.banks[name].bias_drive,
+    )
+    for x in inputs:
+        vectors, window = as_driven(x, bank.rows, how)
+        fit.activity = fit.activity.with_reads(row_activity(vectors, driven, window, chip.reading.threads))
+    return fit.activity.fraction(bank.rows + bias_rows(driven))
+
+
+def _output_fulls(
+    chip: _Chip, name: str, how: Read, inputs: Sequence[Array], so_far: BankCalibration
+) -> Floats:
+    """Full scales of a bank's conversions that these inputs ask for, and at least those so far."""
+    adc, bank = chip.program.chip.adc, chip.program.banks[name]
+    loaded = _bank(chip, name, so_far, quiet=True)
 
     def sums() -> Iterator[Floats]:
         for number, x in enumerate(inputs):
             vectors, window = as_driven(x, bank.rows, how)
-            yield from conversion_sums(vectors, loaded, window, FIRST_READ + number, threads)
+            yield from conversion_sums(vectors, loaded, window, FIRST_READ + number, chip.reading.threads)
 
     largest = full_scales(sums, adc.percentile, adc.range == "column")
-    full_scale = bank_ranges(largest, held.w_max * np.float32(adc.range_cells))
-    if found.adc_full is not None:
-        full_scale = np.maximum(full_scale, found.adc_full)
-    return replace(found, adc_full=full_scale)
+    full = bank_ranges(largest, chip.state.banks[name].w_max * np.float32(adc.range_cells))
+    return full if so_far.adc_full is None else np.maximum(full, so_far.adc_full)
 
 
 def _read(step: Step, how: Read, x: Array, bank: LoadedBank, threads: int, number: int) -> Array:

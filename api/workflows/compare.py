@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pcmc.accel.physics import Physics, resolve
 from pcmc.errors import DataError
+from pcmc.runtime.calibration import active_fractions
 from pcmc.workflows import calibrate as calibrating
 from pcmc.workflows import costs
 from pcmc.workflows.costs import EffectCost, LayerCost
@@ -63,8 +64,9 @@ class CalibrationGain:
     """What calibration gains: metrics (and `output_error`), by name, over seeds.
 
     `what` was calibrated with so many `samples`; `of_each_chip`: for each seed by itself, else once with the
-    program. `gain` is the difference between the runs with it and those `without`, seed by seed, positive
-    where it helps; `saturation` is that without.
+    program. `active` is the part of the rows of banks that are driven at a time, with the first seed. `gain`
+    is the difference between the runs with it and those `without`, seed by seed, positive where it helps;
+    `saturation` is that without.
     """
 
     what: tuple[str, ...]
@@ -74,6 +76,7 @@ class CalibrationGain:
     calibrated: Mapping[str, Interval]
     gain: Mapping[str, Interval]
     saturation: Mapping[str, Clipping]
+    active: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +160,8 @@ def compare(
         calibration: one that there is already, for all seeds, in place of `calibrate`.
 
     Raises:
-        DataError: data that does not fit the model, an unknown metric, nothing to calibrate, or calibration
-            data that are the test data.
+        DataError: data that does not fit the model, an unknown metric, nothing to calibrate, calibration
+            data that are the test data, or `ablate` or `by_layer` without any effect to measure.
         ModelError, ChipError: as in `compile`.
     """
     from pcmc.runtime.program import Program
@@ -175,13 +178,14 @@ def compare(
     feeds, labels = inputs_and_labels(program, data, samples, seed)
     metrics = chosen_metrics(metric, labels)
     effects = resolve(physics, program.chip)
+    _check_effects(effects, ablate=ablate, by_layer=by_layer)
     fitting = _fitting(program, calibrate, calibrate_what, effects, feeds)
     used = None if fitting else calibrating.checked_chip(calibration, effects, numbers)
     bench = Bench(program, batches(feeds, program), threads, at, compensation, fitting, used)
     judge = Judge(metrics, labels, bench.reference())
     found, exact, scores = _against_onnxruntime(bench, judge, effects, numbers)
-    ablated = costs.ablate(bench, judge, effects, numbers, exact, scores) if ablate and scores else ()
-    layers = costs.by_layer(bench, judge, effects, numbers, exact) if by_layer and scores else ()
+    ablated = costs.ablate(bench, judge, effects, numbers, exact, scores) if ablate else ()
+    layers = costs.by_layer(bench, judge, effects, numbers, exact) if by_layer else ()
     return replace(
         found,
         samples=sample_count(feeds, program),
@@ -191,6 +195,16 @@ def compare(
         ablation=ablated,
         layers=layers,
     )
+
+
+def _check_effects(physics: Physics, **asked: bool) -> None:
+    """DataError if the cost of effects is asked for where there are none."""
+    for name, wanted in asked.items():
+        if wanted and physics.is_ideal:
+            raise DataError(
+                f"compare: {name} measures what effects cost, and the physics has none: name some, as in "
+                "physics = 'full', or leave it out"
+            )
 
 
 def _fitting(
@@ -252,6 +266,7 @@ def _calibration_gain(
         costs.intervals(scores),
         costs.losses(scores, before),
         _clipping(plain),
+        active_fractions(used.banks),
     )
 
 

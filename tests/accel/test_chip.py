@@ -19,6 +19,7 @@ from pcmc.accel.chip import (
 )
 from pcmc.accel.fields import Choice, Flag, Real, Reals, Text, Whole, optional, rules, shown, take_section
 from pcmc.accel.measured_spec import Table
+from pcmc.accel.training_spec import PULSE_KINDS, BackwardSpec, LinearPulseSpec, TrainingSpec
 from pcmc.accel.wires import LEAST_OHM, MOST_OHM, Resistance, Wires
 from pcmc.errors import ChipError
 
@@ -30,6 +31,9 @@ def every_field():
     for name, rule in rules(ChipSpec).items():
         if hasattr(rule, "take"):
             yield "2pcm+3t1c", None, name, rule
+        elif name == "pulses":
+            for section in PULSE_KINDS.values():
+                yield from (("2pcm+3t1c", name, field, inner) for field, inner in rules(section).items())
         elif name == "cell":
             for kind, section in CELL_KINDS.items():
                 yield from ((kind, name, field, inner) for field, inner in rules(section).items())
@@ -86,7 +90,8 @@ def place(section, field):
 def test_a_missing_field_is_named_or_takes_its_default(kind, section, field, rule):
     wrong = tables(kind)
     (wrong[section] if section else wrong).pop(field, None)
-    owner = CELL_KINDS[kind] if section == "cell" else rules(ChipSpec).get(section, ChipSpec)
+    sections = rules(ChipSpec) | {"cell": CELL_KINDS[kind], "pulses": LinearPulseSpec}
+    owner = sections.get(section, ChipSpec)
     if field in optional(owner):
         defaults = {one.name: one.default for one in dataclasses.fields(owner)}
         assert getattr(take_section(owner, section, wrong[section], "mine.toml"), field) == defaults[field]
@@ -105,7 +110,7 @@ def test_a_wrong_type_or_a_value_out_of_range_is_named_and_the_right_range_state
             chip_from_dict(wrong, "mine.toml")
         message = str(error.value)
         assert message.startswith(f"mine.toml: {place(section, field)} = "), value
-        known = Choice(tuple(CELL_KINDS)) if field == "kind" else rule
+        known = Choice(tuple(CELL_KINDS if section == "cell" else PULSE_KINDS)) if field == "kind" else rule
         assert message.endswith(f": must be {known}"), value
         assert message.isprintable()
         assert len(message) < 400
@@ -151,7 +156,13 @@ def test_the_ends_of_a_range_are_inside_it(kind, section, field, rule):
 
 
 SECTIONS = [name for name, rule in rules(ChipSpec).items() if not hasattr(rule, "take")]
-OPTIONAL = {"weights": WeightSpec(), "wires": Wires()}
+OPTIONAL = {
+    "weights": WeightSpec(),
+    "wires": Wires(),
+    "pulses": None,
+    "training": TrainingSpec(),
+    "backward": BackwardSpec(),
+}
 
 
 @pytest.mark.parametrize("section", [name for name in SECTIONS if name not in OPTIONAL])
@@ -168,7 +179,7 @@ def test_a_missing_section_is_named(section):
 def test_a_section_of_defaults_may_be_left_out_or_empty(section):
     absent, empty = tables(), {**tables(), section: {}}
     del absent[section]
-    for right in (absent, empty):
+    for right in (absent, empty) if section != "pulses" else (absent,):  # a kind has to be named
         assert getattr(chip_from_dict(right, "mine.toml"), section) == OPTIONAL[section]
     assert optional(ChipSpec) == set(OPTIONAL)
 

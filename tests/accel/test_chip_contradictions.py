@@ -248,6 +248,7 @@ def test_a_tile_of_one_row_is_right_without_a_bias_row():
     [
         ({"wires": {"word_segments": 101}}, "[wires] word_segments = 101: must be at most 100"),
         ({"wires": {"bit_segments": 514}}, "[wires] bit_segments = 514: must be at most 513"),
+        ({"wires": {"active_fraction": 0.5}}, "[wires] active_fraction = 0.5: must be 1 where idle_row"),
         (
             {"wires": {"differential": "shared"}, "adc": {"subtract": "digital"}},
             '[adc] subtract = "digital": must be "analog" where [wires] differential = "shared"',

@@ -130,7 +130,7 @@ def both(name, case, converters, *, whole, power=None, finished=False):
     if not name.endswith("transposed"):
         noise = None if power is None else noise_for(bank, case, power=power, first=5)
         levels += (converters.packed(bank)[-1],)
-        levels += (tile._NONE, tile._NONE, tile._QUIET) if noise is None else noise.packed(bank, len(x))
+        levels += tile._QUIET if noise is None else noise.packed(bank, len(x))
         offset, addend = integers(seeded("o", case), bank.cols), integers(seeded("a", case), shape)
         levels += (offset, addend.ravel(), True) if finished else (tile._NONE, tile._NONE, False)
         levels += (tile._UNCOUNTED,)
@@ -144,9 +144,10 @@ def both(name, case, converters, *, whole, power=None, finished=False):
     return *results, lsb.reshape(-1, *[1] * (len(shape) - 1))
 
 
-def noise_for(bank, key, **options):
-    """Noise with whole variances on a bank."""
-    variances = seeded("v", key).integers(0, 2, bank.cells.size).astype(np.float32)
+def noise_for(bank, key, *, whole=True, **options):
+    """Noise on a bank, with whole variances or any."""
+    rng, n = seeded("v", key), bank.cells.size
+    variances = (rng.integers(0, 2, n) if whole else rng.random(n)).astype(np.float32)
     return Noise(bank.with_variances(variances), gaussian_key(0, (3,), "fast_noise"), **options)
 
 
@@ -321,7 +322,7 @@ def test_calls_that_count_on_give_the_noise_of_one(cut):
     )
     cases = ((x, dense, {}), (x, wide, {}), (photos, conv, {"window": window}))
     for (items, bank, more), step in itertools.product(cases, (0, 1)):
-        noise = noise_for(bank, 4, first=7, step=step)
+        noise = noise_for(bank, 4, whole=False, first=7, step=step)
         whole = tile.read(items, bank, noise=noise, **more)
         parts = [
             tile.read(items[i : i + cut], bank, noise=replace(noise, first=7 + i), **more)
@@ -333,7 +334,7 @@ def test_calls_that_count_on_give_the_noise_of_one(cut):
 @pytest.mark.slow
 @pytest.mark.parametrize("simd", SETS)
 def test_every_instruction_set_agrees_with_the_twin(simd):
-    check_again(__file__, "agree or alone or threads", simd)
+    check_again(__file__, "agree or alone or threads or count_on", simd)
 
 
 def test_a_convolution_is_what_scipy_says():
@@ -402,6 +403,35 @@ def test_with_converters_on_the_result_is_always_finite(monkeypatch, value, kern
             assert not tile.read_transposed(np.zeros_like(d), dense, converters=converters).any()
 
 
+def test_variances_are_rounded_to_the_nearest_of_eight_bits_ties_to_even():
+    bank = bank_of(18, 4)
+    n, bit, tiny, largest = bank.cells.size, 2.0**-7, 2.0**-133, (2 - 2.0**-7) * 2.0**127
+    wanted = {
+        0: 0, 1: 1, 2.0**-40: 2.0**-40, 0.75: 0.75, 1 + bit: 1 + bit,
+        1 + bit / 2: 1, 1 + 1.5 * bit: 1 + 2 * bit, 1 + 0.51 * bit: 1 + bit, 1 + 0.49 * bit: 1,
+        2 - bit / 2: 2, 0.5 * tiny: 0, 1.5 * tiny: 2 * tiny, largest: largest, np.inf: np.inf,
+    }  # fmt: skip
+    given = np.resize(np.array(list(wanted), np.float32), n)
+    kept = bank.with_variances(given)
+    assert kept.halves.nbytes == 2 * n
+    np.testing.assert_array_equal(kept.values, np.resize(np.array(list(wanted.values()), np.float32), n))
+    assert not np.signbit(bank.with_variances(np.zeros(n, np.float32)).values).any()
+
+
+def test_variances_are_off_by_one_part_in_256_at_most_and_not_at_all_in_the_mean():
+    """Of variances over two octaves; the mean of n errors is known to their deviation / sqrt(n)."""
+    n = 1 << 18
+    bank = tile.make_bank(np.zeros(n, np.float32), np.array([[0, 0, 512, 512, 0, 0]]), 512, 512)
+    given = seeded("variances").uniform(0.01, 0.04, n).astype(np.float32)
+    kept = bank.with_variances(given).values
+    error = kept / given.astype(float) - 1
+    assert np.abs(error).max() <= 2.0**-8
+    deviation = 2.0**-7 / np.sqrt(12)  # of a value of 1, of which all others are larger
+    assert deviation / 2 < error.std() < deviation
+    assert abs(error.mean()) < 4.5 * deviation / np.sqrt(n)
+    np.testing.assert_array_equal(bank.with_variances(kept).values, kept)
+
+
 def test_a_noise_that_does_not_fit_is_refused():
     bank, other = bank_of(18, 4), bank_of(20, 4)
     x = np.zeros((2, 18), np.float32)
@@ -409,13 +439,17 @@ def test_a_noise_that_does_not_fit_is_refused():
         with pytest.raises(ValueError, match="negative or NaN"):
             bank.with_variances(np.where(np.arange(bank.cells.size) == 3, bad, 1).astype(np.float32))
     with pytest.raises(ValueError, match="of another bank"):
-        tile.read(x, bank, noise=Noise(other, (1, 2)))
+        tile.read(x, bank, noise=Noise(other.with_variances(np.abs(other.cells)), (1, 2)))
+    for bad in (np.ones(3, np.float32), np.ones(bank.cells.size)):
+        with pytest.raises(ValueError, match=r"should be float32 \(76,\)"):
+            bank.with_variances(bad)
+    variances = bank.with_variances(np.abs(bank.cells))
     with pytest.raises(ValueError, match="power of a noise is 3"):
-        Noise(bank, (1, 2), power=3)
+        Noise(variances, (1, 2), power=3)
     with pytest.raises(ValueError, match="64 bits each"):
-        Noise(bank, (1 << 64, 2))
+        Noise(variances, (1 << 64, 2))
     with pytest.raises(ValueError, match="not within"):
-        tile.read(x, bank, noise=Noise(bank, (1, 2), first=tile.MOST_ITEMS - 1))
+        tile.read(x, bank, noise=Noise(variances, (1, 2), first=tile.MOST_ITEMS - 1))
 
 
 GOOD = (0, 0, 4, 3, 0, 0)  # fills the matrix of 4 x 3 and its 12 cells
@@ -452,7 +486,7 @@ def test_arguments_that_do_not_fit_are_refused():
         tile.read_transposed(x, bank)
     with pytest.raises(ValueError, match=r"errors of \(5, 5\) don't come from"):
         tile.read_transposed(np.zeros((1, 4, 5, 5), np.float32), bank, window=window, image=(5, 5))
-    with pytest.raises(ValueError, match="should have"):
+    with pytest.raises(ValueError, match=r"should be float32 \(76,\) as in the bank"):
         bank.with_cells(np.zeros(3, np.float32))
     with pytest.raises(ValueError, match="dac_levels is -1"):
         Converters(dac_levels=-1)

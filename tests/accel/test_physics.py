@@ -7,7 +7,7 @@ import pytest
 
 import pcmc.accel.physics
 from pcmc.accel.chip import EffectsSpec, IdealCellSpec, chip_from_dict, chip_to_dict, load_chip
-from pcmc.accel.physics import EFFECTS, Physics, resolve
+from pcmc.accel.physics import EFFECTS, RUN_AND_TRAINING, TRAINING_EFFECTS, Physics, resolve
 from pcmc.errors import ChipError
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +83,10 @@ def test_names_lists_exactly_the_effects_that_are_on():
         {"reference_error": ()},
         {"readout_noise": "frozen"},
         {"mismatch": 1},
+        {"pulses": 1},
+        {"step_mismatch": "on"},
+        {"pulse_noise": None},
+        {"leak": 0.1},
     ],
 )
 def test_a_wrong_switch_is_refused_by_name(bad):
@@ -270,7 +274,88 @@ def test_an_ideal_cell_has_no_noise_to_switch_on(choice):
         resolve(choice, chip)
 
 
+# --- training in place ---
+
+
+def test_full_physics_of_training_is_what_the_file_states_on_and_all_of_the_pulses():
+    assert resolve("full", CHIP, training=True).names() == (
+        "dac", "adc", "programming_error", "read_noise", "pulses", "step_mismatch", "pulse_noise", "leak",
+    )  # fmt: skip
+    stuck = lawful("stuck", "readout_noise", stuck=True, readout_noise=True)
+    assert resolve("full", stuck, training=True).names() == (*RUN_AND_TRAINING, *TRAINING_EFFECTS)
+    assert resolve("full", chip_with(read_noise="split"), training=True).read_noise == "split"
+
+
+def test_full_physics_of_training_without_pulses_is_that_of_a_run_as_far_as_there_is_one():
+    assert resolve("full", load_chip("pcm2014"), training=True).names() == RUN_AND_TRAINING[:4]
+    assert resolve("full", load_chip("isaac"), training=True).names() == ("dac", "adc")
+
+
+def test_effects_of_training_are_switched_on_and_off_by_name():
+    assert resolve("pulses,leak", CHIP, training=True).names() == ("pulses", "leak")
+    full = resolve("full", CHIP, training=True)
+    assert resolve("full,-leak,-dac", CHIP, training=True) == dataclasses.replace(full, leak=False, dac=False)
+    assert resolve("full,-drift", CHIP, training=True) == full  # which is without it
+    assert resolve("ideal", CHIP, training=True) == Physics()
+    assert resolve(full, CHIP, training=True) is full
+
+
+@pytest.mark.parametrize("name", TRAINING_EFFECTS)
+def test_a_run_has_no_effects_of_training(name):
+    for choice in (name, f"full,{name}", Physics(**{name: True})):
+        with pytest.raises(
+            ChipError, match=f"^physics {name}: it is one of training in place, not of a run; leave it out$"
+        ):
+            resolve(choice, CHIP)
+    assert not set(resolve("full", CHIP).names()) & set(TRAINING_EFFECTS)
+
+
+@pytest.mark.parametrize("name", [name for name in EFFECTS if name not in RUN_AND_TRAINING])
+def test_training_is_without_some_effects_of_a_run(name):
+    for choice in (name, f"full,{name}", Physics(adc=True, **{name: True})):
+        with pytest.raises(
+            ChipError, match=f"^physics {name}: training in place is without it: .*; leave it out$"
+        ):
+            resolve(choice, lawful(name) if name in LAWS else CHIP, training=True)
+
+
+@pytest.mark.parametrize("name", TRAINING_EFFECTS)
+def test_effects_of_training_need_pulses_in_the_chip_file(name):
+    with pytest.raises(
+        ChipError, match=rf"^physics {name}: chip pcm2014 can't have it: it takes \[pulses\] of a kind"
+    ):
+        resolve(name, load_chip("pcm2014"), training=True)
+
+
+def test_noise_of_pulses_needs_pulses():
+    assert resolve("pulses,pulse_noise", CHIP, training=True).names() == ("pulses", "pulse_noise")
+    with pytest.raises(
+        ChipError, match=r"^physics pulse_noise: it is noise of single pulses; switch pulses on, too$"
+    ):
+        resolve("pulse_noise", CHIP, training=True)
+
+
+def test_known_names_are_those_of_training_where_a_choice_is_unknown():
+    with pytest.raises(
+        ChipError, match=r"some of dac, adc, programming_error, read_noise, stuck, pulses, step"
+    ):
+        resolve("puls", CHIP, training=True)
+    with pytest.raises(
+        ChipError, match=r"some of dac, adc, programming_error, read_noise, drift, stuck, ir_drop"
+    ):
+        resolve("puls", CHIP)
+
+
+def test_a_run_after_training_has_what_is_left_without_its_effects():
+    full = resolve("full", CHIP, training=True)
+    assert full.in_inference == Physics(dac=True, adc=True, programming_error=True, read_noise="frozen")
+    assert full.of_cells == ("programming_error", "read_noise", *TRAINING_EFFECTS)
+    assert Physics(dac=True, adc=True).of_cells == ()
+    assert Physics().in_inference == Physics()
+
+
 def test_every_effect_is_explained_where_users_and_programmers_look():
     text = (ROOT / "docs" / "chips.md").read_text(encoding="utf-8")
-    assert [name for name in EFFECTS if f"| `{name}` |" not in text] == []
-    assert [name for name in EFFECTS if f"\n| {name} " not in pcmc.accel.physics.__doc__] == []
+    for names in (EFFECTS, TRAINING_EFFECTS):
+        assert [name for name in names if f"| `{name}` |" not in text] == []
+        assert [name for name in names if f"\n| {name} " not in pcmc.accel.physics.__doc__] == []

@@ -24,9 +24,7 @@ from nodal import deviation, netlist, nodal, reference
 
 from pcmc.accel.fields import take_section
 from pcmc.accel.wires import (
-    ONE_THREAD,
     Wires,
-    _product,
     approximation_error,
     backward_matrix,
     noise_scale,
@@ -296,6 +294,39 @@ def test_with_few_rows_active_each_is_as_if_alone(differential):
     assert deviation(pair_matrix(plus, minus, wires), single) > 0.01
 
 
+@pytest.mark.parametrize("differential", ["apart", "shared"])
+@pytest.mark.parametrize("idle_row", ["cut", "floating"])
+def test_the_mean_field_is_near_the_mean_over_all_sets_of_rows(idle_row, differential):
+    """By nodal analysis of each set: rows beside the one that is read are active with probability f."""
+    wires = Wires(100.0, 200.0, 100.0, 2000.0, idle_row=idle_row, differential=differential)
+    layers, f = [array(25, 5, 3), array(26, 5, 3)][: 1 if differential == "apart" else 2], 0.3
+    mean = np.zeros((5, 3))
+    for bits in range(32):
+        active = np.array([bits >> k & 1 for k in range(5)], bool)
+        weight = np.prod(np.where(active, f, 1 - f))
+        mean[active] += weight / f * reference(layers, wires, active)[active]
+    found, every = (
+        transfer_matrix(layers[0], wires, part) if len(layers) == 1 else pair_matrix(*layers, wires, part)
+        for part in (f, 1.0)
+    )
+    assert deviation(found, mean) < 0.4 * deviation(every, mean)
+    assert deviation(found, mean) < 0.02
+
+
+@pytest.mark.parametrize("idle_row", ["cut", "floating"])
+def test_what_is_not_said_of_a_read_is_what_the_wires_say(idle_row):
+    g, wires = array(27, 8, 6), dataclasses.replace(TYPICAL, idle_row=idle_row)
+    said = dataclasses.replace(wires, active_fraction=0.25)
+    np.testing.assert_array_equal(transfer_matrix(g, said), transfer_matrix(g, wires, 0.25))
+    np.testing.assert_array_equal(transfer_matrix(g, said, 0.5), transfer_matrix(g, wires, 0.5))
+    assert np.abs(transfer_matrix(g, said) - transfer_matrix(g, wires)).max() > 1e-3
+    for part in (0.0, -0.5, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="active_fraction must be above 0 and at most 1"):
+            transfer_matrix(g, wires, part)
+        with pytest.raises(ChipError, match="wires: active_fraction"):
+            dataclasses.replace(wires, active_fraction=part)
+
+
 @pytest.mark.parametrize("idle_row", ["cut", "floating"])
 def test_the_mean_field_errs_less_than_the_matrix_of_all_rows(idle_row):
     wires = Wires(2.0, 2.0, 100.0, 50.0, idle_row=idle_row)
@@ -463,36 +494,6 @@ def test_several_arrays_at_once_have_the_bits_of_each_alone(case, differential, 
         together = use(plus, minus)
         np.testing.assert_array_equal(together, [use(p, m) for p, m in zip(plus, minus, strict=True)])
     np.testing.assert_array_equal(backward_matrix(plus, wires), [backward_matrix(p, wires) for p in plus])
-
-
-PRODUCTS = [(1, 3, 5), (7, 64, 64), (2, 300, 700), (131, 257, 100), (513, 100, 99), (65, 700, 131)]
-
-
-@pytest.mark.parametrize("shape", PRODUCTS, ids=str)
-def test_products_in_parts_are_products(shape):
-    rows, inner, cols = shape
-    rng = np.random.default_rng(34)
-    a, b = rng.normal(size=(2, rows, inner)), rng.normal(size=(2, inner, cols))
-    np.testing.assert_allclose(_product(a, b), a @ b, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(_product(a, b.transpose(0, 2, 1).copy().transpose(0, 2, 1)), a @ b, atol=1e-12)
-
-
-def test_blas_never_gets_enough_work_for_two_threads(monkeypatch):
-    sizes, multiply = [], np.matmul
-
-    def seen(a, b, **options):
-        sizes.append((a.shape[-2], a.shape[-1], b.shape[-1]))
-        return multiply(a, b, **options)
-
-    monkeypatch.setattr(np, "matmul", seen)
-    transfer_matrix(array(35, 6, 300), CASES["two-sided"])
-    transfer_matrix(array(36, 103, 101)[:, :100], TYPICAL)
-    transfer_matrix(array(38, 120, 1), TYPICAL)
-    assert 0.9 * ONE_THREAD < max(rows * inner * cols for rows, inner, cols in sizes) <= ONE_THREAD
-    # Products with a vector go to another routine, which takes two threads from 96 x 96 on.
-    vectors = [rows * inner * cols for rows, inner, cols in sizes if 1 in (rows, cols)]
-    assert vectors
-    assert max(vectors) <= 96 * 96
 
 
 @pytest.mark.slow

@@ -304,7 +304,7 @@ def test_half_precision_is_calibrated_in_single():
 
 
 REFUSED = {
-    "what": ({"what": "adc,all"}, "there is no 'all'; known are adc, input, bias, norm"),
+    "what": ({"what": "adc,all"}, "there is no 'all'; known are adc, input, active, bias, norm"),
     "nothing": ({"what": ""}, "there is no ''"),
     "no names": ({"what": ()}, "nothing to calibrate: no names"),
     "ideal": ({"physics": "ideal"}, "nothing to calibrate: the physics is ideal"),
@@ -347,7 +347,9 @@ def test_a_compiler_calibrates_ranges_with_exact_devices_alone():
     assert found.what == ("adc",)
     np.testing.assert_array_equal(found.banks["dense0"].adc_full, exact.banks["dense0"].adc_full)
     for what in ("norm", "adc,bias"):
-        with pytest.raises(DataError, match=r"fitted to the devices of one chip.*can hold adc and input"):
+        with pytest.raises(
+            DataError, match=r"fitted to the devices of one chip.*can hold adc, input and active"
+        ):
             calibrate_ranges(program, x, what)
 
 
@@ -446,13 +448,13 @@ def files(tmp_chdir):
 
 
 def test_compile_stores_ranges_that_run_and_compare_use(done, files):
-    text = done("compile", "digits-mlp", "--chip", "bad.toml", "--calibrate", "d.npz", "-o", "a.pcmc")
-    assert "calibrated adc with 150 samples" in text
+    shown = done("compile", "digits-mlp", "--chip", "bad.toml", "--calibrate", "d.npz", "-o", "a.pcmc")
+    assert "calibrated adc with 150 samples" in shown
     stored = pcmc.load_calibration("a.pcmc")
     program = pcmc.load("a.pcmc")
-    text = done("run", "a.pcmc", "--input", "test.npz", "--physics", "full", "-o", "out.npz")
-    assert "calibrated adc with 150 samples" in text
-    assert "conversions clipped" in text
+    shown = done("run", "a.pcmc", "--input", "test.npz", "--physics", "full", "-o", "out.npz")
+    assert "calibrated adc with 150 samples" in shown
+    assert "conversions clipped" in shown
     session = pcmc.Session(program, "full", calibration=stored.banks)
     with np.load("out.npz") as out, np.load("test.npz") as test:
         np.testing.assert_array_equal(out["logits"], session.run(None, {"x": test["x"]})[0])
@@ -465,7 +467,7 @@ def test_compile_stores_ranges_that_run_and_compare_use(done, files):
     report = json.loads(
         done("compile", "digits-mlp", "--calibrate", "d.npz", "--calibrate-what", "adc", "--json")
     )
-    assert report["calibration"] == {"what": ["adc"], "samples": 150, "seed": 0}
+    assert report["calibration"] == {"what": ["adc"], "samples": 150, "seed": 0, "active": {}}
 
 
 def test_run_and_compare_calibrate_themselves(done, files):
@@ -475,7 +477,7 @@ def test_run_and_compare_calibrate_themselves(done, files):
             "run", *words, "--input", "test.npz", "--physics", "full", "--seed", "2", "-o", "o.npz", "--json"
         )
     )
-    assert facts["calibration"] == {"what": ["adc", "bias"], "samples": 150, "seed": 2}
+    assert facts["calibration"] == {"what": ["adc", "bias"], "samples": 150, "seed": 2, "active": {}}
     program = pcmc.compile("digits-mlp", "bad.toml")
     data = np.load("d.npz")["x"]
     found = pcmc.calibrate(program, data, what="adc,bias", seed=2)
@@ -484,9 +486,9 @@ def test_run_and_compare_calibrate_themselves(done, files):
         np.testing.assert_array_equal(out["logits"], session.run(None, {"x": test["x"]})[0])
     for name, one in session.saturation.items():
         assert facts["saturation"][name] == {"conversions": one.conversions, "clipped": one.clipped}
-    text = done("compare", *words, "--data", "test.npz", "--seeds", "2")
-    assert "calibrated adc, bias with 150 samples, each chip by itself" in text
-    table = text.split("each chip by itself")[1].splitlines()
+    shown = done("compare", *words, "--data", "test.npz", "--seeds", "2")
+    assert "calibrated adc, bias with 150 samples, each chip by itself" in shown
+    table = shown.split("each chip by itself")[1].splitlines()
     assert table[1].split()[:4] == ["metric", "without", "calibrated", "gain"]
     assert [line.split()[0] for line in table[3:6]] == ["accuracy", "agreement", "output_error"]
 

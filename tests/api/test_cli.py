@@ -449,6 +449,7 @@ COMMANDS = {
     "report": ("PROGRAM", "--chip", "--shape", "--freeze", "--digital", "--output", "--json"),
     "show": ("PROGRAM", "--chip", "--shape", "--digital", "--json"),
     "where": ("PROGRAM", "LAYER", "--chip", "--shape", "--digital", "--json"),
+    "export": ("PROGRAM", "--output", "--chip", "--shape", "--freeze", "--digital", "--json"),
     "chips": ("CHIP", "--json"),
     "models": ("--json",),
 }

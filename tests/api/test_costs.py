@@ -13,6 +13,7 @@ import pytest
 import pcmc
 from pcmc.accel.chip import load_chip
 from pcmc.accel.physics import Physics
+from pcmc.errors import DataError
 from pcmc.models import zoo
 from pcmc.workflows import runs
 from pcmc.workflows.costs import ablate
@@ -103,8 +104,14 @@ def test_only_effects_that_are_on_are_listed():
     result = pcmc.compare(program(), data=images(), seeds=1, physics="adc,programming_error", ablate=True)
     assert {one.effect for one in result.ablation} == {"adc", "programming_error"}
     assert {one.effect for one in found().ablation} == set(EFFECTS)
-    nothing = pcmc.compare(program(), data=images(), physics="ideal", ablate=True, by_layer=True)
-    assert (nothing.ablation, nothing.layers) == ((), ())
+
+
+@pytest.mark.parametrize("asked", ["ablate", "by_layer"])
+def test_without_any_effect_there_is_nothing_to_measure(asked):
+    with pytest.raises(
+        DataError, match=f"compare: {asked} measures what effects cost, and the physics has none"
+    ):
+        pcmc.compare(program(), data=images(), physics="ideal", **{asked: True})
 
 
 def test_nothing_is_measured_that_was_not_asked_for():

@@ -287,3 +287,32 @@ def test_cifar100_classes_belong_to_their_superclasses():
     # Each of the 100 classes has one superclass, and each of the 20 superclasses five classes.
     assert len(pairs) == 100
     assert np.bincount([c for _, c in pairs]).tolist() == [5] * 20
+
+
+# --- made of them, or shipped
+
+
+def test_a_random_background_is_seeded_uniform_and_behind_the_digit():
+    images = some_images(40, 1, 28)
+    images[images < 200] = 0
+    before = images.copy()
+    made = datasets.random_background(images, seed=3)
+    np.testing.assert_array_equal(images, before)
+    np.testing.assert_array_equal(made[images > 0], images[images > 0])
+    np.testing.assert_array_equal(made, datasets.random_background(images, seed=3))
+    assert not np.array_equal(made, datasets.random_background(images, seed=4))
+    assert made.dtype == np.uint8
+    # Each of 256 values is expected n / 256 times, with a deviation of the root of that.
+    counts = np.bincount(made[images == 0], minlength=256)
+    expected = counts.sum() / 256
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_digits_without_scikit_learn_are_the_shipped_test_images_in_two_parts(monkeypatch):
+    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda name: None)
+    x_train, y_train, x_test, y_test, whole = datasets.digits()
+    assert not whole
+    assert (x_train.shape, x_test.shape) == ((300, 1, 8, 8), (150, 1, 8, 8))
+    # Every class is in both parts, in fair numbers.
+    assert np.bincount(y_train).min() >= 20
+    assert np.bincount(y_test).min() >= 10

@@ -10,6 +10,9 @@ from scipy import stats
 import pcmc
 from pcmc.accel.physics import Physics
 from pcmc.accel.random import stream
+from pcmc.accel.wires import Wires
+from pcmc.errors import ChipError
+from pcmc.runtime import reads
 from pcmc.runtime.state import blocks_of, program_chip, scales
 
 NATURE = pcmc.load_chip("nature2018")
@@ -452,3 +455,35 @@ def test_solved_wires_that_do_not_fit_are_refused(field):
         bad = dataclasses.replace(state, wired=dataclasses.replace(state.wired, banks={"dense0": bank}))
         with pytest.raises(pcmc.ProgramError, match="solved wires of bank 'dense0'"):
             pcmc.Session(one, "ir_drop", state=bad)
+
+
+@pytest.mark.parametrize("wires", [False, True])
+@pytest.mark.parametrize("physics", ["ideal", "programming_error,drift"])
+def test_devices_without_a_low_tier_are_not_read_right_after_programming(physics, wires):
+    spec = builders.chip()
+    if wires:
+        spec = dataclasses.replace(spec, wires=Wires(row_ohm=1.0))
+        physics = f"{physics},ir_drop" if physics != "ideal" else "ir_drop"
+    program = pcmc.compile(builders.mlp([12, 5]), spec)
+    later = pcmc.Session(program, "programming_error", at="20s").state
+    with pytest.raises(
+        ChipError, match=r"read at 0 s after programming: takes both tiers, but the devices of 'dense0'"
+    ):
+        pcmc.Session(program, physics, state=later, at=0)
+    tuned = pcmc.Session(program, "programming_error", at=0).state
+    assert pcmc.Session(program, physics, state=tuned, at=0).run(None, {"x": np.ones((1, 12), np.float32)})
+
+
+def test_devices_behind_wires_age_once(monkeypatch):
+    program = pcmc.compile(
+        builders.mlp([12, 5]), dataclasses.replace(builders.chip(), wires=Wires(row_ohm=1.0))
+    )
+    aged, age = [], reads._aged
+
+    def counted(*args):
+        aged.append(args[-1].row["offset"])
+        return age(*args)
+
+    monkeypatch.setattr(reads, "_aged", counted)
+    pcmc.Session(program, "programming_error,read_noise=fast,drift,ir_drop", at="1h")
+    assert len(aged) == sum(len(bank.table) for bank in program.banks.values())

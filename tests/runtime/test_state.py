@@ -31,6 +31,7 @@ def program() -> Program:
 
 def ideal_chip() -> ChipSpec:
     tables = chip_to_dict(builders.chip(16, 12))
+    del tables["pulses"]
     return chip_from_dict(
         {**tables, "cell": {"kind": "ideal"}, "effects": {"programming_error": False, "read_noise": "off"}},
         "test",

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import builders
+import pytest
 from builders import node, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -145,3 +146,58 @@ def test_every_step_starts_after_all_that_it_needs_and_no_tile_does_two_things_a
     assert found.interval_cycles >= most
     assert found.latency_cycles == max(found.end)
     assert found.latency_cycles >= most, "steps of one resource follow each other"
+
+
+# --- chips whose drivers have no sign, and whose neurons work by the tick ---
+
+
+def two_layers(between="Relu"):
+    """A product, an operation on its 300 values, a product."""
+    chain = [
+        node("MatMul", ["x", "w"], ["a"], name="one"),
+        node(between, ["a"], ["b"], name="between"),
+        node("MatMul", ["b", "v"], ["y"], name="two"),
+    ]
+    arrays = {"w": weights(100, 300), "v": weights(300, 10)}
+    return builders.model(chain, {"x": ["N", 100]}, {"y": ["N", 10]}, arrays)
+
+
+def test_a_window_on_truenorth_is_the_ticks_of_its_largest_count_and_neurons_add_none():
+    """First principles: a spike a tick, so n levels take n ticks; positive and negative inputs a window each;
+    ReLU and threshold belong to the tick that a spike comes in.
+    """
+    chip = pcmc.load_chip("truenorth")
+    tick, levels = 1e-3, chip.dac.levels
+    report = pcmc.compile(two_layers(), chip).report()
+    windows = 2 + 1  # the input may be negative, what a ReLU leaves can't
+    assert report["latency_s"] == pytest.approx(windows * levels * tick)
+    assert report["interval_s"] == pytest.approx(2 * levels * tick)  # the first layer's tiles are busiest
+    spans = {layer["kind"]: (layer["start_cycle"], layer["end_cycle"]) for layer in report["layers"]}
+    assert spans["digital"] == (2, 2)
+
+
+def test_negative_values_take_a_second_window_wherever_the_model_does_not_rule_them_out():
+    chip = pcmc.load_chip("truenorth")
+    windows = {name: timed(pcmc.compile(two_layers(name), chip)).latency_cycles for name in SIGNS}
+    assert windows == {name: 2 + (1 if positive else 2) for name, positive in SIGNS.items()}
+
+
+SIGNS = {"Relu": True, "Sigmoid": True, "Abs": True, "Tanh": False, "Neg": False, "Identity": False}
+
+
+def test_drivers_with_a_sign_send_each_vector_once_and_their_digital_steps_take_a_cycle():
+    signed = timed(pcmc.compile(two_layers(), fast(builders.chip(128, 128, sharing="exclusive"))))
+    assert signed.latency_cycles == 3
+    spec = fast(builders.chip(128, 128, sharing="exclusive"))
+    spec = replace(spec, dac=replace(spec.dac, signed=False))
+    assert timed(pcmc.compile(two_layers(), spec)).latency_cycles == 2 + 1 + 1
+
+
+def test_more_than_neurons_can_do_in_a_window_takes_windows_of_its_own():
+    """300 values at 100 operations a window: three windows, of which the first is that of the read."""
+    chip = pcmc.load_chip("truenorth")
+    slow = replace(chip, digital=replace(chip.digital, ops_per_cycle=100.0))
+    program = pcmc.compile(two_layers(), slow)
+    found = timed(program)
+    (digital,) = [index for index, step in enumerate(program.steps) if step.bank is None]
+    assert found.end[digital] - found.start[digital] == 2

@@ -173,7 +173,9 @@ def test_threads_change_no_bit(idle_row):
     assert program.tiles > 10
     wires = dataclasses.replace(WIRES, idle_row=idle_row)
     aged = conductances(program)
-    one, two, three = (wired_weights(program, aged, GAINS, wires, threads, 0.5) for threads in (1, 2, 3))
+    one, two, three = (
+        wired_weights(program, aged, GAINS, wires, threads, dict.fromkeys(aged, 0.5)) for threads in (1, 2, 3)
+    )
     for other in (two, three):
         for name in aged:
             np.testing.assert_array_equal(one.weights[name], other.weights[name])
@@ -223,7 +225,7 @@ def test_with_idle_rows_cut_only_the_rows_of_a_read_conduct(idle_row, fraction):
     program = compiled(rows=16, cols=12)
     wires = dataclasses.replace(WIRES, idle_row=idle_row)
     aged = conductances(program, pairs=1)
-    wired = wired_weights(program, aged, (1.0,), wires, active_fraction=fraction)
+    wired = wired_weights(program, aged, (1.0,), wires, active=dict.fromkeys(aged, fraction))
     plus, minus = (tiles(program, aged, 0, half) for half in (0, 1))
     for name, _, place, part, cells in blocks(program):
         read = np.zeros((16, 1))
@@ -248,14 +250,13 @@ def test_the_error_is_that_of_currents_of_one_read(idle_row, given):
         name: np.random.default_rng(1).uniform(-1, 1, (9, bank.rows)) * (np.arange(bank.rows) % 2)
         for name, bank in program.banks.items()
     }
-    wired = wired_weights(program, aged, GAINS, wires, active_fraction=0.5)
-    found = wires_error(
-        program, aged, GAINS, wires, wired, active_fraction=0.5, inputs=inputs if given else None
-    )
+    active = dict.fromkeys(aged, 0.5)
+    wired = wired_weights(program, aged, GAINS, wires, active=active)
+    found = wires_error(program, aged, GAINS, wires, wired, active=active, inputs=inputs if given else None)
     assert found.active_fraction == 0.5
     assert 1e-4 < found.rms <= found.largest * 2
     assert found.largest < 0.2
-    again = wires_error(program, aged, GAINS, wires, wired, 2, 0.5, inputs if given else None)
+    again = wires_error(program, aged, GAINS, wires, wired, 2, active, inputs if given else None)
     assert again == found
     if not given:
         return

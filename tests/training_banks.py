@@ -1,0 +1,76 @@
+"""Banks of any shape, with mismatch of every kind, for the tests of training."""
+
+import numpy as np
+
+from pcmc.accel.training.bank import OFF, Port, PulseLaw, Pulses, TrainingBank
+
+STEP = 1e-3
+
+
+def narrowed(values):
+    """bfloat16 of float32, cut off."""
+    return (np.asarray(values, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def table(rows, cols, *, tile_rows=60, tile_cols=37, bias=True):
+    """Blocks that cover a matrix, with partial sums, bias rows in the first ones; and how many cells."""
+    found, offset = [], 0
+    for row0 in range(0, rows, tile_rows):
+        for col0 in range(0, cols, tile_cols):
+            here = int(bias and row0 == 0)
+            height, width = min(tile_rows, rows - row0) + here, min(tile_cols, cols - col0)
+            found.append((row0, col0, height, width, here, offset))
+            offset += height * width
+    return np.array(found, np.int64).reshape(-1, 6), offset
+
+
+def law(cells, *, spread=0.1, noise=0.3, leak=True, seed=0, step=STEP, slope=0.05):
+    """Steps, slopes, bounds and leaks that differ between devices."""
+    normal = np.random.default_rng(seed).standard_normal
+    half = 200 * step
+    up, down = step * (1 + spread * normal(cells)), step * (1 + spread * normal(cells))
+    return PulseLaw(
+        low=(0.1 * half * normal(cells)).astype(np.float32) if spread else np.zeros(cells, np.float32),
+        up=narrowed(up),
+        down=narrowed(down),
+        slope_up=narrowed(slope * up / half),
+        slope_down=narrowed(slope * down / half),
+        low_min=narrowed(-half * (1 + 0.7 * spread * normal(cells))),
+        low_max=narrowed(half * (1 + 0.7 * spread * normal(cells))),
+        leak=narrowed(0.0037 * (1 + spread * normal(cells))) if leak else None,
+        low_mid=0.0,
+        noise=noise,
+        step=step,
+        leak_mean=0.0037,
+    )
+
+
+def bank(rows, cols, *, with_law=True, pulses="stochastic", most=31, physics=False, bias=True, **options):
+    """A bank with random weights, of `rows` x `cols`; with `physics` both ports convert and are noisy."""
+    blocks, cells = table(rows, cols, bias=bias)
+    rng = np.random.default_rng(rows * 1000 + cols)
+    forward = backward = OFF
+    if physics:
+        offsets = rng.standard_normal(int(blocks[:, 3].sum())).astype(np.float32)
+        forward, backward = Port(127, 255, 8.0, offsets), Port(127, 127, 6.0)
+    return TrainingBank(
+        blocks,
+        rows,
+        cols,
+        (rng.standard_normal(cells) / np.sqrt(max(rows, 1))).astype(np.float32),
+        bias_drive=0.7,
+        law=law(cells, **options) if with_law else None,
+        pulses=Pulses(pulses, most) if pulses and with_law else None,
+        forward=forward,
+        backward=backward,
+        variances=narrowed(rng.random(cells) * 1e-3) if physics else None,
+        seed=3,
+        place=(1, 2),
+    )
+
+
+def sparse(rows, cols, *, share=0.5, seed=0, size=1.0):
+    """Normal numbers [rows, cols] of which only a share is not 0."""
+    rng = np.random.default_rng(seed + rows * 7 + cols)
+    kept = rng.random((rows, cols)) < share
+    return (rng.standard_normal((rows, cols)) * kept * size).astype(np.float32)
