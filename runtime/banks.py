@@ -4,7 +4,7 @@ digital unit does after.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -281,21 +281,6 @@ def _drift_gain(bank: Bank, before: Floats, now: Floats, compensation: str) -> F
     return gain.astype(np.float32)
 
 
-def output_shape(shape: Sequence[int], bank: LoadedBank, how: Read) -> tuple[int, ...]:
-    """The shape of what `read_bank` gives for an input of this shape.
-
-    Raises:
-        ValueError: the window does not fit the input, or there is no such input.
-    """
-    if how.kind == "dense":
-        return tuple(shape[:-1]) if how.vector_output else (*shape[:-1], bank.cols)
-    if how.kind == "columns":
-        return (*shape[:-2], bank.cols, shape[-1])
-    height, width = shape[2:] if len(shape) == 4 else (1, *shape[2:])
-    size = how.window_for(height, width).output_size(height, width)
-    return (shape[0], bank.cols, *(size if len(shape) == 4 else size[1:]))
-
-
 @reference.QUIET
 def read_bank(
     x: Array,
@@ -323,7 +308,7 @@ def read_bank(
     Raises:
         ValueError: a shape does not fit, or there is more to do for a bank with a gain.
     """
-    shape = output_shape(x.shape, bank, how)
+    shape = how.output_shape(x.shape, bank.cols)
     vectors, window = as_driven(x, bank.rows, how)
     if addend is not None:
         if addend.shape != shape:

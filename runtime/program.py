@@ -7,7 +7,7 @@ runs a region of the model in onnxruntime. All tables are numpy arrays that are 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,20 @@ class Read:
             before.append((total + 1) // 2 if self.auto_pad == "SAME_LOWER" else total // 2)
             after.append(total - before[-1])
         return replace(self.window, pads=(before[0], before[1], after[0], after[1]))
+
+    def output_shape(self, shape: Sequence[int], cols: int) -> tuple[int, ...]:
+        """The shape of what a read of a bank with so many columns gives for an input of this shape.
+
+        Raises:
+            ValueError: the window does not fit the input, or there is no such input.
+        """
+        if self.kind == "dense":
+            return tuple(shape[:-1]) if self.vector_output else (*shape[:-1], cols)
+        if self.kind == "columns":
+            return (*shape[:-2], cols, shape[-1])
+        height, width = shape[2:] if len(shape) == 4 else (1, *shape[2:])
+        size = self.window_for(height, width).output_size(height, width)
+        return (shape[0], cols, *(size if len(shape) == 4 else size[1:]))
 
 
 @dataclass(frozen=True, slots=True)

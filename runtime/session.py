@@ -27,7 +27,6 @@ from pcmc.runtime.banks import (
     check_compensation,
     drift_gains,
     ideal_bank,
-    output_shape,
     physical_bank,
     read_bank,
     unreadable,
@@ -350,7 +349,7 @@ class Session:
         bank, saturated = self._banks[name], self.saturation.get(name)
         addend = None if finish is None or finish.addend is None else values[finish.addend]
         try:
-            fits = addend is None or addend.shape == output_shape(np.shape(x), bank, how)
+            fits = addend is None or addend.shape == how.output_shape(np.shape(x), bank.cols)
             if finish is None or (fits and bank.is_plain):
                 relu = finish is not None and finish.relu
                 return read_bank(x, bank, how, self.threads, self._reads, saturated, addend=addend, relu=relu)

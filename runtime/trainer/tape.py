@@ -16,7 +16,6 @@ from pcmc.runtime.ops.node import Context
 from pcmc.runtime.trainer.plan import PathNode, ReadNode, TrainingPlan
 from pcmc.runtime.trainer.vectors import (
     from_vectors,
-    output_shape,
     outputs_as_vectors,
     to_vectors,
     vectors_as_outputs,
@@ -72,7 +71,7 @@ def forward(
             x = values[node.inputs[0]]
             bank = banks[node.bank].bank
             try:
-                shape = output_shape(x.shape, node.how, bank.cols)
+                shape = node.how.output_shape(x.shape, bank.cols)
                 vectors[index] = to_vectors(x, node.how, bank.rows)
             except (ValueError, IndexError) as error:
                 raise DataError(

@@ -78,21 +78,6 @@ def vectors_as_outputs(y: Floats, shape: tuple[int, ...], how: Read) -> Floats:
     return np.ascontiguousarray(np.moveaxis(y.reshape(moved), -1, axis))
 
 
-def output_shape(shape: tuple[int, ...], how: Read, cols: int) -> tuple[int, ...]:
-    """The shape of a read's output for an input of this shape.
-
-    Raises:
-        ValueError: the window does not fit the input.
-    """
-    if how.kind == "dense":
-        return shape[:-1] if how.vector_output else (*shape[:-1], cols)
-    if how.kind == "columns":
-        return (*shape[:-2], cols, shape[-1])
-    height, width = shape[2:] if len(shape) == 4 else (1, *shape[2:])
-    size = how.window_for(height, width).output_size(height, width)
-    return (shape[0], cols, *(size if len(shape) == 4 else size[1:]))
-
-
 def _padded(images: Array, window: Window) -> Array:
     top, left, bottom, right = window.pads
     if not any(window.pads):
