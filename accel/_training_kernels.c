@@ -86,6 +86,14 @@ static inline float hyperbolic_tangent(float x)
 
 static inline float logistic(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
+/* ---- pulses ------------------------------------------------------------------------------------------- */
+
+/* Vectors of a block's columns of which some fire. */
+struct pcmc_panel {
+    int32_t first;     /* column of the block */
+    uint32_t negative; /* bits: columns with an error below 0 */
+};
+
 /* ---- the kernels, once per instruction set ------------------------------------------------------------ */
 
 #define PASTE_(a, b) a##_##b

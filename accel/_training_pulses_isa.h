@@ -228,108 +228,141 @@ INLINE __m512i FN(running)(__m512i n)
     return _mm512_add_epi32(n, _mm512_alignr_epi32(n, none, 8));
 }
 
+/* What the panels of a row share, in registers. */
+struct FN(row) {
+    float *low, *weights;
+    const uint16_t *up, *down, *slope_up, *slope_down, *low_min, *low_max;
+    const float *numbers; /* of the next pulse */
+    int64_t taken;
+    __m512 noise, mid, sign;
+};
+
 /* The cells `hit` of 16 from `cell` on, each with the pulses that `both` has bits; `ups` of them go up. */
-INLINE void FN(pulse_panel)(struct pcmc_training_bank *bank, int64_t cell, __m512i both, __mmask16 hit,
-                            __mmask16 ups, struct FN(tally) *tally)
+INLINE void FN(pulse_panel)(struct FN(row) *row, int64_t cell, __m512i both, __mmask16 hit, __mmask16 ups,
+                            struct FN(tally) *tally)
 {
-    const struct pcmc_law *law = &bank->law;
-    const float *numbers = FN(next_numbers)(bank, 16 * 31);
-    const __m512 noise = _mm512_set1_ps(law->noise), one = _mm512_set1_ps(1.0f), mid = _mm512_set1_ps(law->low_mid);
+    const __m512 one = _mm512_set1_ps(1.0f);
     __mmask16 downs = hit & (__mmask16)~ups, on = hit;
     ups &= hit;
-    __m512 step = FN(either)(law->up + cell, law->down + cell, ups, downs);
-    __m512 slope = FN(either)(law->slope_up + cell, law->slope_down + cell, ups, downs);
-    __m512 bottom = FN(widened)(_mm256_maskz_loadu_epi16(hit, law->low_min + cell));
-    __m512 top = FN(widened)(_mm256_maskz_loadu_epi16(hit, law->low_max + cell));
-    __m512 before = _mm512_maskz_loadu_ps(hit, law->low + cell), low = before;
-    __m512i left = _mm512_sub_epi32(both, _mm512_set1_epi32(1));
-    __mmask16 several = _mm512_mask_test_epi32_mask(hit, both, left);
-    int64_t pulses = __builtin_popcount(hit), up = __builtin_popcount(ups), limited = 0;
+    __m512 step = FN(either)(row->up + cell, row->down + cell, ups, downs);
+    __m512 slope = FN(either)(row->slope_up + cell, row->slope_down + cell, ups, downs);
+    __m512 bottom = FN(widened)(_mm256_maskz_loadu_epi16(hit, row->low_min + cell));
+    __m512 top = FN(widened)(_mm256_maskz_loadu_epi16(hit, row->low_max + cell));
+    __m512 before = _mm512_maskz_loadu_ps(hit, row->low + cell), low = before;
+    __mmask16 several = _mm512_mask_test_epi32_mask(hit, both, _mm512_sub_epi32(both, _mm512_set1_epi32(1)));
+    int64_t pulses = __builtin_popcount(hit), up = __builtin_popcount(ups);
     __m512i count = _mm512_setzero_si512(), at = count;
     step = _mm512_castsi512_ps(_mm512_mask_xor_epi32(_mm512_castps_si512(step), downs, _mm512_castps_si512(step),
                                                      _mm512_set1_epi32((int)0x80000000)));
-    if (several) {
+    tally->cells += pulses;
+    __m512 number = _mm512_maskz_expand_ps(hit, _mm512_loadu_ps(row->numbers));
+    if (__builtin_expect(several, 0)) {
         count = _mm512_maskz_mov_epi32(hit, FN(ones)(both));
         at = FN(running)(count);
         pulses = _mm_extract_epi32(_mm512_extracti32x4_epi32(at, 3), 3);
         up = _mm512_mask_reduce_add_epi32(ups, count);
         at = _mm512_sub_epi32(at, count);
+        number = _mm512_mask_i32gather_ps(one, on, at, row->numbers, 4);
     }
-    __m512 number = several ? _mm512_mask_i32gather_ps(one, on, at, numbers, 4)
-                            : _mm512_maskz_expand_ps(hit, _mm512_loadu_ps(numbers));
     for (int k = 1;; k++) {
-        __m512 moved = _mm512_add_ps(low, _mm512_mul_ps(step, _mm512_add_ps(one, _mm512_mul_ps(noise, number))));
-        moved = _mm512_sub_ps(moved, _mm512_mul_ps(slope, _mm512_sub_ps(low, mid)));
+        __m512 size = _mm512_add_ps(one, _mm512_mul_ps(row->noise, number));
+        __m512 moved = _mm512_add_ps(low, _mm512_mul_ps(step, size));
+        moved = _mm512_sub_ps(moved, _mm512_mul_ps(slope, _mm512_sub_ps(low, row->mid)));
         __m512 kept = _mm512_min_ps(_mm512_max_ps(moved, bottom), top);
-        limited += __builtin_popcount(_mm512_mask_cmp_ps_mask(on, kept, moved, _CMP_NEQ_UQ));
+        __mmask16 limited = _mm512_mask_cmp_ps_mask(on, kept, moved, _CMP_NEQ_UQ);
+        if (__builtin_expect(limited, 0))
+            tally->limited += __builtin_popcount(limited);
         low = _mm512_mask_mov_ps(low, on, kept);
-        on = several ? _mm512_cmpgt_epi32_mask(count, _mm512_set1_epi32(k)) : 0;
+        if (__builtin_expect(!several, 1))
+            break;
+        on = _mm512_cmpgt_epi32_mask(count, _mm512_set1_epi32(k));
         if (!on)
             break;
-        number = _mm512_mask_i32gather_ps(one, on, at, numbers + k, 4);
+        number = _mm512_mask_i32gather_ps(one, on, at, row->numbers + k, 4);
     }
-    __m512 change = _mm512_mul_ps(_mm512_set1_ps(bank->sign), _mm512_sub_ps(low, before));
-    __m512 weights = _mm512_maskz_loadu_ps(hit, bank->weights + cell);
-    _mm512_mask_storeu_ps(law->low + cell, hit, low);
-    _mm512_mask_storeu_ps(bank->weights + cell, hit, _mm512_add_ps(weights, change));
-    bank->counts[PCMC_PULSE_NOISE] += law->noise == 0.0f ? 0 : pulses;
+    __m512 change = _mm512_mul_ps(row->sign, _mm512_sub_ps(low, before));
+    __m512 weights = _mm512_maskz_loadu_ps(hit, row->weights + cell);
+    _mm512_mask_storeu_ps(row->low + cell, hit, low);
+    _mm512_mask_storeu_ps(row->weights + cell, hit, _mm512_add_ps(weights, change));
+    row->taken += pulses;
     tally->up += up;
     tally->down += pulses - up;
-    tally->cells += __builtin_popcount(hit);
-    tally->limited += limited;
 }
 
 #endif
 
-/* Which columns of a block fire at all, in vectors; lists where those begin, counted from the block's first. */
-static TARGET int64_t FN(list_panels)(const uint32_t *train, int64_t cols, int32_t *panel)
+/* Lists the panels of a block; how many there are. */
+static TARGET int64_t FN(list_panels)(const uint32_t *train, const float *d, int64_t cols, struct pcmc_panel *panel)
 {
     int64_t n = 0;
     for (int64_t j = 0; j < cols; j += VL) {
-        uint32_t any = 0;
-        for (int64_t l = 0; l < min64(VL, cols - j); l++)
+        uint32_t any = 0, negative = 0;
+        for (int64_t l = 0; l < min64(VL, cols - j); l++) {
             any |= train[j + l];
-        panel[n] = (int32_t)j;
+            negative |= (uint32_t)(d[j + l] < 0.0f) << l;
+        }
+        panel[n].first = (int32_t)j;
+        panel[n].negative = negative;
         n += any != 0;
     }
     return n;
 }
 
-/* All coincidences of one row that fires. */
+/* All coincidences of one row that fires; its first cell is `cell`. */
 static TARGET void FN(fire_row)(struct pcmc_training_bank *bank, const struct pcmc_training_block *block,
-                                int64_t row, uint32_t train, float x, const float *d, const int32_t *panel,
-                                int64_t panels, struct FN(tally) *tally)
+                                int64_t cell, uint32_t train, float x, const struct pcmc_panel *panel,
+                                int64_t panels, struct FN(tally) *total)
 {
     const uint32_t *trains = bank->col_train + block->col0;
+    struct FN(tally) tally = *total;
     /* The weight goes against the product of the signs, the low tier as the polarity says. */
-    int opposite = (x < 0.0f) == (bank->sign < 0.0f);
-    for (int64_t p = 0; p < panels; p++) {
-        int64_t j = panel[p], cell = block->offset + row * block->cols + j, n = min64(VL, block->cols - j);
+    uint32_t turned = (x < 0.0f) == (bank->sign < 0.0f) ? 0 : ~0u;
 #if VL == 16
-        __mmask16 valid = (__mmask16)((1u << n) - 1);
-        __m512i both = _mm512_and_si512(_mm512_loadu_si512(trains + j), _mm512_set1_epi32((int)train));
-        __mmask16 hit = _mm512_mask_test_epi32_mask(valid, both, both);
-        if (hit) {
-            __m512 errors = _mm512_maskz_loadu_ps(hit, d + j);
-            __mmask16 negative = _mm512_cmp_ps_mask(errors, _mm512_setzero_ps(), _CMP_LT_OQ);
-            FN(pulse_panel)(bank, cell, both, hit, opposite ? negative : (__mmask16)~negative, tally);
+    const struct pcmc_law *law = &bank->law;
+    const int64_t counted = law->noise == 0.0f ? 0 : -1; /* numbers are taken at all */
+    const __m512i drive = _mm512_set1_epi32((int)train);
+    struct FN(row) row = {
+        law->low, bank->weights, law->up, law->down, law->slope_up, law->slope_down, law->low_min, law->low_max,
+        FN(next_numbers)(bank, 1024), 0, _mm512_set1_ps(law->noise), _mm512_set1_ps(law->low_mid),
+        _mm512_set1_ps(bank->sign),
+    };
+    const float *numbers = row.numbers;
+    for (int64_t p = 0; p < panels; p++) {
+        int64_t j = panel[p].first, n = min64(16, block->cols - j);
+        __m512i both = _mm512_and_si512(_mm512_loadu_si512(trains + j), drive);
+        __mmask16 hit = _mm512_mask_test_epi32_mask((__mmask16)((1u << n) - 1), both, both);
+        if (!hit)
+            continue;
+        FN(pulse_panel)(&row, cell + j, both, hit, (__mmask16)(panel[p].negative ^ turned), &tally);
+        row.taken &= counted;
+        if (__builtin_expect(row.taken > 1024 - 16 * 31, 0)) {
+            bank->counts[PCMC_PULSE_NOISE] += row.taken;
+            numbers = FN(next_numbers)(bank, 1024);
+            row.taken = 0;
         }
+        row.numbers = numbers + row.taken;
+    }
+    bank->counts[PCMC_PULSE_NOISE] += row.taken;
 #else
+    for (int64_t p = 0; p < panels; p++) {
+        int64_t j = panel[p].first, n = min64(VL, block->cols - j);
         for (int64_t l = 0; l < n; l++) {
             uint32_t both = trains[j + l] & train;
             if (both)
-                FN(pulse)(bank, cell + l, __builtin_popcount(both), (d[j + l] < 0.0f) == opposite, tally);
+                FN(pulse)(bank, cell + j + l, __builtin_popcount(both),
+                          (panel[p].negative ^ turned) >> l & 1, &tally);
         }
-#endif
     }
+#endif
+    *total = tally;
 }
 
 static TARGET void FN(fire_block)(struct pcmc_training_bank *bank, const struct pcmc_training_block *block,
                                   int64_t fired, const float *d, struct FN(tally) *tally)
 {
-    int32_t *panel = (int32_t *)(void *)bank->spread;
+    struct pcmc_panel *panel = (struct pcmc_panel *)(void *)bank->spread; /* no read is under way */
     int64_t rows = block->rows - block->bias, k = 0;
-    int64_t panels = FN(list_panels)(bank->col_train + block->col0, block->cols, panel);
+    int64_t panels = FN(list_panels)(bank->col_train + block->col0, d + block->col0, block->cols, panel);
     if (!panels)
         return;
     while (k < fired && bank->line[bank->fired[k]] < block->row0)
@@ -339,12 +372,13 @@ static TARGET void FN(fire_block)(struct pcmc_training_bank *bank, const struct 
         int64_t row = bank->line[at] - block->row0;
         if (bank->line[at] == bank->rows || row >= rows)
             break;
-        FN(fire_row)(bank, block, row, bank->row_train[at], bank->active[at], d + block->col0, panel, panels, tally);
+        FN(fire_row)(bank, block, block->offset + row * block->cols, bank->row_train[at], bank->active[at], panel,
+                     panels, tally);
     }
     int32_t at = bank->fired[fired - 1];
     if (block->bias && bank->line[at] == bank->rows)
-        FN(fire_row)(bank, block, rows, bank->row_train[at], bank->active[at], d + block->col0, panel, panels,
-                     tally);
+        FN(fire_row)(bank, block, block->offset + rows * block->cols, bank->row_train[at], bank->active[at], panel,
+                     panels, tally);
 }
 
 static TARGET void FN(update)(struct pcmc_training_bank *bank, const float *x, const float *d, float lr)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pcmc.errors import DataError, ModelError
 from pcmc.runtime.ops.node import Node, node_from_onnx
-from pcmc.runtime.ops.table import rule
+from pcmc.runtime.ops.table import RULES, rule
 from pcmc.runtime.program import Program, Read, Step, TensorInfo
 from pcmc.runtime.regions import cut_region
 
@@ -88,14 +88,14 @@ def plan_training(program: Program, layers: Sequence[str] | None = None) -> Trai
     trained = _trained_banks(program, layers)
     nodes, constants = _all_nodes(program)
     output, implied = _loss_input(program, nodes)
-    needed = _dependent(nodes, trained)
-    if output not in needed:
-        raise ModelError(f"{program.name}: no weight that is to be trained reaches the output '{output}'")
+    reached, needed = _reached(nodes, trained, smoothly=False), _reached(nodes, trained, smoothly=True)
     wanted = _leading_to(nodes, output)
-    path = tuple(node for node in nodes if needed & set(node.outputs) and wanted & set(node.outputs))
+    path = tuple(node for node in nodes if reached & set(node.outputs) and wanted & set(node.outputs))
     for node in path:
         if isinstance(node, Node):
-            _check_rule(node, program, needed)
+            _check_rule(node, program, needed, output)
+    if output not in needed:
+        raise ModelError(f"{program.name}: no weight that is to be trained reaches the output '{output}'")
     made = {tensor for node in path for tensor in node.outputs}
     used = dict.fromkeys(tensor for node in path for tensor in node.inputs if tensor)
     boundary = tuple(tensor for tensor in used if tensor not in made and tensor not in constants)
@@ -171,13 +171,24 @@ def _loss_input(program: Program, nodes: Sequence[PathNode]) -> tuple[str, str]:
     return output, "cross_entropy"
 
 
-def _dependent(nodes: Sequence[PathNode], trained: Collection[str]) -> set[str]:
-    """The tensors that trained weights reach."""
+def _reached(nodes: Sequence[PathNode], trained: Collection[str], smoothly: bool) -> set[str]:
+    """The tensors that trained weights reach; only those that change `smoothly` with them, or also those that
+    depend on their shape, or their order.
+    """
     reached: set[str] = set()
     for node in nodes:
-        if (isinstance(node, ReadNode) and node.bank in trained) or reached & set(node.inputs):
+        inputs = _carrying(node) if smoothly else node.inputs
+        if (isinstance(node, ReadNode) and node.bank in trained) or reached & set(inputs):
             reached |= {tensor for tensor in node.outputs if tensor}
     return reached
+
+
+def _carrying(node: PathNode) -> tuple[str, ...]:
+    """The inputs whose values the outputs follow: not those of which only the shape counts, for example."""
+    through = None
+    if isinstance(node, Node) and not node.domain and node.op_type in RULES:
+        through = rule(node).through
+    return node.inputs if through is None else tuple(node.inputs[i] for i in through if i < len(node.inputs))
 
 
 def _leading_to(nodes: Sequence[PathNode], output: str) -> set[str]:
@@ -189,13 +200,14 @@ def _leading_to(nodes: Sequence[PathNode], output: str) -> set[str]:
     return wanted
 
 
-def _check_rule(node: Node, program: Program, needed: set[str]) -> None:
-    """ModelError if a gradient has to pass a node that has no rule for it."""
+def _check_rule(node: Node, program: Program, needed: set[str], output: str) -> None:
+    """ModelError if a node has no rule, or a gradient would have to pass it that can't."""
     try:
         found = rule(node)
     except ModelError as error:
         raise ModelError(f"{program.name}: {error}") from None
-    if found.backward is None and needed & set(node.inputs):
+    dead_end = needed & set(_carrying(node)) or (output not in needed and needed & set(node.inputs))
+    if found.backward is None and dead_end:
         raise ModelError(
             f"{program.name}: {node.title}: no gradient passes this operator, but trained weights lie before "
             "it; train layers behind it (--train-layers), or put a new head before it (--head-after)"

@@ -1,4 +1,4 @@
-"""What a bank promises: pulses have mean and variance of their formula, and follow a device's law."""
+"""A bank: pulses have the mean and the variance of their formula, and follow the law of a device."""
 
 import os
 import subprocess

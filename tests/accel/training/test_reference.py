@@ -1,4 +1,4 @@
-"""The compiled training kernels and their numpy twins are one: pulses to the bit, reads but for rounding."""
+"""The compiled training kernels and their numpy twins: equal pulses to the bit, reads but for rounding."""
 
 import numpy as np
 import pytest

@@ -304,6 +304,29 @@ def test_an_operator_without_a_gradient_on_the_path_is_named():
         Trainer(program)
 
 
+def test_the_shape_of_a_trained_tensor_may_be_taken():
+    program = pcmc.compile(
+        model(
+            [
+                node("Gemm", ["x", "w"], ["h"], name="dense"),
+                node("Shape", ["h"], ["s"], name="shape"),
+                node("Reshape", ["h", "s"], ["g"], name="reshape"),
+                node("Tanh", ["g"], ["t"], name="tanh"),
+                node("Gemm", ["t", "v"], ["y"], name="last"),
+            ],
+            {"x": ["N", 12]},
+            {"y": ["N", 4]},
+            {"w": weights(12, 9), "v": weights(9, 4, seed=1)},
+        )
+    )
+    x, y = spread_classes(300, 12, 4)
+    trainer = Trainer(program, lr=0.05, physics="ideal")
+    before = trainer.evaluate(x, y).loss
+    trainer.fit(x, y)
+    assert trainer.evaluate(x, y).loss < 0.7 * before
+    assert (trainer.program.banks["dense"].cells != program.banks["dense"].cells).any()
+
+
 def test_chips_without_pulses_say_why_they_are_not_trained():
     with pytest.raises(ChipError, match="binary synapses"):
         Trainer(dense_program(chip="truenorth"))
