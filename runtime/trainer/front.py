@@ -91,9 +91,10 @@ class Front:
         if self._noisy:
             return None
         n = len(next(iter(feeds.values())))
-        first = self._run(feeds, np.arange(min(2, n)))
+        probe = 1 if self.fixed else min(2, n)
+        first = self._run(feeds, np.arange(probe))
         mine = [name for name in self.boundary if name not in self.shared(feeds, 1)]
-        size = sum(first[name].nbytes for name in mine) / min(2, n) * n
+        size = sum(first[name].nbytes for name in mine) / probe * n
         if size > KEPT_BYTES:
             return None
         step = 1 if self.fixed else _CHUNK

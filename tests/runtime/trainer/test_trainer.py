@@ -332,6 +332,22 @@ def test_chips_without_pulses_say_why_they_are_not_trained():
         Trainer(dense_program(chip="truenorth"))
 
 
+def test_a_fixed_batch_of_one_works_with_operations_before_the_first_matrix():
+    program = pcmc.compile(
+        model(
+            [node("Neg", ["x"], ["z"], name="neg"), node("Gemm", ["z", "w"], ["y"], name="dense")],
+            {"x": [1, 12]},
+            {"y": [1, 4]},
+            {"w": weights(12, 4)},
+        )
+    )
+    x, y = spread_classes(200, 12, 4)
+    trainer = Trainer(program, lr=0.05, physics="ideal")
+    before = trainer.evaluate(x, y).loss
+    trainer.fit(x, y)
+    assert trainer.evaluate(x, y).loss < 0.7 * before
+
+
 def test_a_model_with_a_fixed_batch_of_one_is_trained_one_by_one():
     net = conv((3, 1, 3, 3), (8, 8), batch=1)
     program = pcmc.compile(net)
