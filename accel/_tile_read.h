@@ -2,8 +2,8 @@
  *
  * A bank is `cells` (blocks packed one after the other, each row-major) and a table of blocks. The cells must
  * be followed by PCMC_CELL_PADDING readable floats, because the last vector load of a row may run past its
- * end, and variances by as many halves. A half is a bfloat16, the upper 16 bits of a float. All functions overwrite `out` for the items [first, last) only, and return 0, or -1 when memory is
- * short.
+ * end, and variances by as many halves. A half is a bfloat16, the upper 16 bits of a float. All functions
+ * overwrite `out` for the items [first, last) only, and return 0, or -1 when memory is short.
  */
 #ifndef PCMC_TILE_READ_H
 #define PCMC_TILE_READ_H

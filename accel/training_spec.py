@@ -39,10 +39,44 @@ class LinearPulseSpec:
     cells = ("2pcm+3t1c", "3t1c")
 
 
-PulseSpec: TypeAlias = LinearPulseSpec
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPulseSpec:
+    """Kind "set": SET pulses of PCM devices in pairs, which only raise a conductance, and occasional RESET.
+
+    The law is aihwkit's ExpStep device with the noise of its PCM preset: see `pcmc.accel.training.set_devices`.
+    All is relative to the cell's `g_max_us`: a step is `step` (1 + `growth` exp(-`decay` g)), its standard
+    deviation `noise` (the step + `noise_offset` + `noise_slope` g). Spreads are standard deviations between
+    devices, of steps and of the end of the range relative to their means, of the level after RESET relative
+    to the range. Every `reset_every` examples pairs of which one device is above `reset_above` and the other
+    above `reset_other_above` are rewritten.
+    """
+
+    kind: Annotated[str, Choice(("set",))]
+    step: Annotated[float, Real(1e-6, 1.0)]
+    growth: Annotated[float, Real(0.0, 1e4)]
+    decay: Annotated[float, Real(0.0, 50.0)]
+    noise: Annotated[float, Real(0.0, 10.0)] = 0.0
+    noise_offset: Annotated[float, _SPREAD] = 0.0
+    noise_slope: Annotated[float, Real(0.0, 10.0)] = 0.0
+    step_spread: Annotated[float, _SPREAD] = 0.0
+    up_down_mismatch: Annotated[float, _SPREAD] = 0.0
+    range_spread: Annotated[float, Real(0.0, 0.3)] = 0.0
+    reset_level: Annotated[float, Real(0.0, 0.5)] = 0.0
+    reset_spread: Annotated[float, Real(0.0, 0.5)] = 0.0
+    reset_every: Annotated[int, Whole(1, 1_000_000_000)] = 100
+    reset_above: Annotated[float, _SPREAD] = 0.75
+    reset_other_above: Annotated[float, _SPREAD] = 0.25
+
+    #: The effects of training that such pulses give a law of.
+    effects = ("pulses", "step_mismatch", "pulse_noise")
+    #: The kinds of cell that take them.
+    cells = ("2pcm", "4pcm")
+
+
+PulseSpec: TypeAlias = LinearPulseSpec | SetPulseSpec
 """What one pulse does to a device; which parameters there are depends on its `kind`."""
 
-PULSE_KINDS: dict[str, type[PulseSpec]] = {"linear": LinearPulseSpec}
+PULSE_KINDS: dict[str, type[PulseSpec]] = {"linear": LinearPulseSpec, "set": SetPulseSpec}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,9 @@ as in PyTorch.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 
 from pcmc.runtime.ops.node import Array, Context, Node
@@ -92,14 +95,20 @@ def _unpool_backward(
 # --- AveragePool ---
 
 
-def _counts(node: Node, x: Array, windows: Windows) -> Array:
-    """How many values each window averages: with `count_include_pad` those in the padding, too, never those
-    that a rounded-up output size reaches beyond it.
+@functools.lru_cache(maxsize=256)
+def _counts(windows: Windows, dtype: np.dtype[Any], padding_counts: bool) -> Array:
+    """How many values each window averages: those in the padding, too, if they count, never those that a
+    rounded-up output size reaches beyond it. Shared, so read-only.
     """
-    ones = np.ones((1, 1, *x.shape[2:]), x.dtype)
-    inside = windows.padded(ones, float(node.get("count_include_pad", 0)), beyond=0.0)
-    found: Array = np.sum([inside[cut] for cut in windows.cuts()], axis=0, dtype=x.dtype)
+    ones = np.ones((1, 1, *windows.size), dtype)
+    inside = windows.padded(ones, float(padding_counts), beyond=0.0)
+    found: Array = np.sum([inside[cut] for cut in windows.cuts()], axis=0, dtype=dtype)
+    found.flags.writeable = False
     return found
+
+
+def _counts_of(node: Node, x: Array, windows: Windows) -> Array:
+    return _counts(windows, x.dtype, bool(node.get("count_include_pad", 0)))
 
 
 def _average_pool(node: Node, inputs: Values, context: Context) -> tuple[Array, ...]:
@@ -110,7 +119,7 @@ def _average_pool(node: Node, inputs: Values, context: Context) -> tuple[Array, 
     y = padded[next(cuts)].copy()
     for cut in cuts:
         y += padded[cut]
-    return (y / _counts(node, x, windows),)
+    return (y / _counts_of(node, x, windows),)
 
 
 def _average_pool_backward(
@@ -118,7 +127,7 @@ def _average_pool_backward(
 ) -> tuple[Array | None, ...]:
     x = inputs[0]
     windows = _windows(node, x)
-    share = grads[0] / _counts(node, x, windows)
+    share = grads[0] / _counts_of(node, x, windows)
     found = windows.padded_like(x)
     for cut in windows.cuts():
         found[cut] += share

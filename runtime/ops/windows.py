@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,12 +36,7 @@ class Windows:
 
     def cuts(self) -> Iterator[Cut]:
         """For each place of the kernel, the slices of the padded input that it meets, one value an output."""
-        for place in itertools.product(*(range(size) for size in self.kernel)):
-            steps = zip(place, self.dilations, self.strides, self.out, strict=True)
-            yield (
-                ...,
-                *(slice(at * gap, at * gap + (count - 1) * step + 1, step) for at, gap, step, count in steps),
-            )
+        return iter(_cuts(self.kernel, self.dilations, self.strides, self.out))
 
     @property
     def inner(self) -> Cut:
@@ -48,11 +44,16 @@ class Windows:
         return (..., *(slice(a, a + n) for a, n in zip(self.ahead, self.size, strict=True)))
 
     def padded(self, x: Array, value: float = 0.0, beyond: float | None = None) -> Array:
-        """The input [n, channels, ...] with its padding, `beyond` past it (the same value if None)."""
-        still = [(0, 0), (0, 0)]
-        found = np.pad(x, [*still, *zip(self.ahead, self.behind, strict=True)], constant_values=value)
+        """The input [n, channels, ...] with its padding, `beyond` past it (the same value if None); where there
+        is no padding, the input itself.
+        """
+        if not any((*self.ahead, *self.behind, *self.beyond)):
+            return x
+        sizes = [sum(parts) for parts in zip(self.size, self.ahead, self.behind, strict=True)]
+        found = np.full((*x.shape[:2], *sizes), value, x.dtype)
+        found[self.inner] = x
         if any(self.beyond):
-            rest = [*still, *((0, more) for more in self.beyond)]
+            rest = [(0, 0), (0, 0), *((0, more) for more in self.beyond)]
             found = np.pad(found, rest, constant_values=value if beyond is None else beyond)
         return found
 
@@ -60,6 +61,16 @@ class Windows:
         """Zeros of the padded input's shape, to add gradients up in."""
         sizes = zip(self.size, self.ahead, self.behind, self.beyond, strict=True)
         return np.zeros((*x.shape[:2], *(sum(parts) for parts in sizes)), x.dtype)
+
+
+@functools.lru_cache(maxsize=1024)  # a step of training asks for the same few again and again
+def _cuts(kernel: Sizes, dilations: Sizes, strides: Sizes, out: Sizes) -> tuple[Cut, ...]:
+    found = []
+    for place in itertools.product(*(range(size) for size in kernel)):
+        steps = zip(place, dilations, strides, out, strict=True)
+        cut = (slice(at * gap, at * gap + (count - 1) * step + 1, step) for at, gap, step, count in steps)
+        found.append((..., *cut))
+    return tuple(found)
 
 
 def windows_of(node: Node, size: Sizes, kernel: Sizes) -> Windows:

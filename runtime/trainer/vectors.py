@@ -82,7 +82,10 @@ def _padded(images: Array, window: Window) -> Array:
     top, left, bottom, right = window.pads
     if not any(window.pads):
         return images
-    return np.pad(images, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    n, channels, height, width = images.shape
+    padded = np.zeros((n, channels, top + height + bottom, left + width + right), images.dtype)
+    padded[:, :, top : top + height, left : left + width] = images
+    return padded
 
 
 def _windows(images: Array, window: Window) -> Array:
