@@ -32,6 +32,7 @@ extensions = cythonize(
                 "accel/_training_isa.h",
                 "accel/_training_reads_isa.h",
                 "accel/_training_pulses_isa.h",
+                "accel/_training_set_isa.h",
                 *GAUSSIAN,
             ],
             include_dirs=["accel"],

@@ -39,6 +39,19 @@ cdef extern from "_training_kernels.h" nogil:
         float step
         float leak_mean
 
+    struct pcmc_set_law:
+        float *plus
+        float *minus
+        const uint16_t *step_plus
+        const uint16_t *step_minus
+        const uint16_t *top_plus
+        const uint16_t *top_minus
+        float growth
+        float decay
+        float noise_offset
+        float noise_slope
+        int64_t pairs
+
     struct pcmc_training_bank:
         float *weights
         int64_t cells
@@ -55,6 +68,7 @@ cdef extern from "_training_kernels.h" nogil:
         const uint16_t *variances
         int has_law
         pcmc_law law
+        pcmc_set_law set
         int64_t pulses
         void *memory
 
@@ -122,11 +136,12 @@ cdef class Bank:
     def __init__(
         self, float[::1] weights, const int64_t[:, ::1] blocks, tuple shape, float bias_drive, tuple ports,
         const uint64_t[:, ::1] keys, int64_t[::1] counts, tuple law, int64_t pulses,
+        tuple set_law=None,
     ):
         cdef const float[::1] offset
         cdef int64_t i, way
         pcmc_training_release(&self.bank)
-        self.kept, self.shape = (weights, blocks, counts, law, ports), shape
+        self.kept, self.shape = (weights, blocks, counts, law, ports, set_law), shape
         self.bank.weights, self.bank.cells = &weights[0], weights.shape[0]
         self.bank.blocks = <const pcmc_training_block *> &blocks[0, 0]
         self.bank.n_blocks, self.bank.rows, self.bank.cols = blocks.shape[0], shape[0], shape[1]
@@ -151,6 +166,9 @@ cdef class Bank:
         self.bank.has_law = law is not None
         if law is not None:
             self.take_law(law)
+        self.bank.set.pairs = 0
+        if set_law is not None:
+            self.take_set_law(set_law)
         if pcmc_training_reserve(&self.bank):
             raise MemoryError("no memory for the work space of a bank")
 
@@ -166,6 +184,16 @@ cdef class Bank:
         self.bank.law.leak = halves_or_none(law[7])
         self.bank.law.low_mid, self.bank.law.noise = law[8], law[9]
         self.bank.law.step, self.bank.law.leak_mean = law[10], law[11]
+        return 0
+
+    cdef int take_set_law(self, tuple law) except -1:
+        cdef float[::1] plus = law[0], minus = law[1]
+        self.bank.set.plus, self.bank.set.minus = &plus[0], &minus[0]
+        self.bank.set.step_plus, self.bank.set.step_minus = halves_or_none(law[2]), halves_or_none(law[3])
+        self.bank.set.top_plus, self.bank.set.top_minus = halves_or_none(law[4]), halves_or_none(law[5])
+        self.bank.set.growth, self.bank.set.decay, self.bank.law.noise = law[6], law[7], law[8]
+        self.bank.set.noise_offset, self.bank.set.noise_slope = law[9], law[10]
+        self.bank.law.step, self.bank.set.pairs = law[11], law[12]
         return 0
 
     @property

@@ -64,6 +64,13 @@ struct pcmc_law { /* uint16_t: bfloat16 */
     float low_mid, noise, step, leak_mean;
 };
 
+struct pcmc_set_law { /* device (pair, cell) at pair * cells + cell; noise and mean step are those of pcmc_law */
+    float *plus, *minus;
+    const uint16_t *step_plus, *step_minus, *top_plus, *top_minus;
+    float growth, decay, noise_offset, noise_slope;
+    int64_t pairs; /* 0: there is no such law */
+};
+
 enum { PCMC_PULSE_NUMBERS = 2048 }; /* room for normal numbers of pulses */
 
 struct pcmc_pulse_numbers { /* numbers first to first + PCMC_PULSE_NUMBERS of the stream */
@@ -83,6 +90,7 @@ struct pcmc_training_bank {
     const uint16_t *variances; /* NULL: reads are quiet */
     int has_law;
     struct pcmc_law law;
+    struct pcmc_set_law set;
     int64_t pulses; /* most slots; 0: none; negative: deterministic */
     /* Work space, from one allocation. */
     void *memory;

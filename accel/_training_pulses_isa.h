@@ -237,6 +237,19 @@ struct FN(row) {
     __m512 noise, mid, sign;
 };
 
+/* Asks for the cells of the next row, or of none: what is not there is not fetched. */
+INLINE void FN(prefetch)(const struct FN(row) *row, int64_t cell)
+{
+    __builtin_prefetch(row->low + cell);
+    __builtin_prefetch(row->weights + cell);
+    __builtin_prefetch(row->up + cell);
+    __builtin_prefetch(row->down + cell);
+    __builtin_prefetch(row->slope_up + cell);
+    __builtin_prefetch(row->slope_down + cell);
+    __builtin_prefetch(row->low_min + cell);
+    __builtin_prefetch(row->low_max + cell);
+}
+
 /* The cells `hit` of 16 from `cell` on, each with the pulses that `both` has bits; `ups` of them go up. */
 INLINE void FN(pulse_panel)(struct FN(row) *row, int64_t cell, __m512i both, __mmask16 hit, __mmask16 ups,
                             struct FN(tally) *tally)
@@ -308,10 +321,10 @@ static TARGET int64_t FN(list_panels)(const uint32_t *train, const float *d, int
     return n;
 }
 
-/* All coincidences of one row that fires; its first cell is `cell`. */
+/* All coincidences of one row that fires; its first cell is `cell`, that of the next row is `ahead` of it. */
 static TARGET void FN(fire_row)(struct pcmc_training_bank *bank, const struct pcmc_training_block *block,
-                                int64_t cell, uint32_t train, float x, const struct pcmc_panel *panel,
-                                int64_t panels, struct FN(tally) *total)
+                                int64_t cell, int64_t ahead, uint32_t train, float x,
+                                const struct pcmc_panel *panel, int64_t panels, struct FN(tally) *total)
 {
     const uint32_t *trains = bank->col_train + block->col0;
     struct FN(tally) tally = *total;
@@ -331,6 +344,7 @@ static TARGET void FN(fire_row)(struct pcmc_training_bank *bank, const struct pc
         int64_t j = panel[p].first, n = min64(16, block->cols - j);
         __m512i both = _mm512_and_si512(_mm512_loadu_si512(trains + j), drive);
         __mmask16 hit = _mm512_mask_test_epi32_mask((__mmask16)((1u << n) - 1), both, both);
+        FN(prefetch)(&row, cell + ahead + j);
         if (!hit)
             continue;
         FN(pulse_panel)(&row, cell + j, both, hit, (__mmask16)(panel[p].negative ^ turned), &tally);
@@ -344,6 +358,7 @@ static TARGET void FN(fire_row)(struct pcmc_training_bank *bank, const struct pc
     }
     bank->counts[PCMC_PULSE_NOISE] += row.taken;
 #else
+    (void)ahead;
     for (int64_t p = 0; p < panels; p++) {
         int64_t j = panel[p].first, n = min64(VL, block->cols - j);
         for (int64_t l = 0; l < n; l++) {
@@ -372,19 +387,22 @@ static TARGET void FN(fire_block)(struct pcmc_training_bank *bank, const struct 
         int64_t row = bank->line[at] - block->row0;
         if (bank->line[at] == bank->rows || row >= rows)
             break;
-        FN(fire_row)(bank, block, block->offset + row * block->cols, bank->row_train[at], bank->active[at], panel,
-                     panels, tally);
+        int64_t ahead = k + 1 < fired ? (bank->line[bank->fired[k + 1]] - bank->line[at]) * block->cols : 0;
+        FN(fire_row)(bank, block, block->offset + row * block->cols, ahead, bank->row_train[at],
+                     bank->active[at], panel, panels, tally);
     }
     int32_t at = bank->fired[fired - 1];
     if (block->bias && bank->line[at] == bank->rows)
-        FN(fire_row)(bank, block, block->offset + rows * block->cols, bank->row_train[at], bank->active[at], panel,
+        FN(fire_row)(bank, block, block->offset + rows * block->cols, 0, bank->row_train[at], bank->active[at], panel,
                      panels, tally);
 }
+
+#include "_training_set_isa.h"
 
 static TARGET void FN(update)(struct pcmc_training_bank *bank, const float *x, const float *d, float lr)
 {
     struct FN(tally) tally = {0, 0, 0, 0};
-    if (!bank->has_law || !bank->pulses)
+    if (!(bank->has_law || bank->set.pairs) || !bank->pulses)
         FN(change)(bank, x, d, lr);
     else {
         int64_t n = FN(make_trains)(bank, x, d, lr);
@@ -392,7 +410,7 @@ static TARGET void FN(update)(struct pcmc_training_bank *bank, const float *x, c
         for (int64_t j = 0; n && j < bank->cols; j++)
             columns += bank->col_train[j] != 0;
         for (int64_t i = 0; fired && columns && i < bank->n_blocks; i++)
-            FN(fire_block)(bank, &bank->blocks[i], fired, d, &tally);
+            (bank->set.pairs ? FN(set_block) : FN(fire_block))(bank, &bank->blocks[i], fired, d, &tally);
         bank->counts[PCMC_ROWS_FIRED] += fired;
         bank->counts[PCMC_COLS_FIRED] += columns;
     }

@@ -43,12 +43,12 @@ class LinearPulseSpec:
 class SetPulseSpec:
     """Kind "set": SET pulses of PCM devices in pairs, which only raise a conductance, and occasional RESET.
 
-    The law is aihwkit's ExpStep device with the noise of its PCM preset: see `pcmc.accel.training.set_devices`.
-    All is relative to the cell's `g_max_us`: a step is `step` (1 + `growth` exp(-`decay` g)), its standard
-    deviation `noise` (the step + `noise_offset` + `noise_slope` g). Spreads are standard deviations between
-    devices, of steps and of the end of the range relative to their means, of the level after RESET relative
-    to the range. Every `reset_every` examples pairs of which one device is above `reset_above` and the other
-    above `reset_other_above` are rewritten.
+    The law is that of aihwkit's PCM preset: see `pcmc.accel.training.set_devices`. All is relative to the
+    cell's `g_max_us`: a step is `step` (1 + `growth` exp(-`decay` g)), its standard deviation `noise` (the
+    step + `noise_offset` + `noise_slope` g). Spreads are standard deviations between devices: of steps and
+    of the end of the range relative to their means, of the level after RESET relative to the range. Every
+    `reset_every` examples pairs of which one device is above `reset_above` and the other above
+    `reset_other_above` are programmed again.
     """
 
     kind: Annotated[str, Choice(("set",))]

@@ -29,6 +29,7 @@ from pcmc.commands.options import (
     Shapes,
     Threads,
 )
+from pcmc.commands.reproduce import reproduce
 from pcmc.commands.train import train
 from pcmc.errors import DataError, PcmcError
 
@@ -298,6 +299,7 @@ def export(
 
 
 app.command()(train)
+app.command()(reproduce)
 
 
 @app.command()

@@ -224,12 +224,12 @@ def long_run(program: Program, data: Data) -> Row:
     }
 
 
-def trainer_of(program: Program, physics: str, **options: Any) -> Any:
-    """A Trainer on one thread, at the rate that all sides have."""
+def trainer_of(program: Program, physics: str, threads: int = 1, **options: Any) -> Any:
+    """A Trainer at the rate that all sides have."""
     from benchmarks.training_baseline import RATE
     from pcmc.runtime.trainer.trainer import Trainer
 
-    return Trainer(program, lr=RATE, seed=0, physics=physics, threads=1, **options)
+    return Trainer(program, lr=RATE, seed=0, physics=physics, threads=threads, **options)
 
 
 def pcmc_program() -> Program:

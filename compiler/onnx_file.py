@@ -168,9 +168,19 @@ def _check(model: Any, origin: str) -> None:
     for value in shapeless:
         value.shape.SetInParent()
     try:
-        if model.ByteSize() < 2**31:  # protobuf's limit on what the checker can take
+        if _fits_checker(model):
             onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelError(f"{origin}: is not a valid ONNX model: {first_line(error)}") from None
     for value in shapeless:
         value.ClearField("shape")
+
+
+def _fits_checker(model: Any) -> bool:
+    """Whether the model is below the 2 GiB that the checker, as all of protobuf, can take."""
+    from google.protobuf.message import EncodeError
+
+    try:
+        return bool(model.ByteSize() < 2**31)
+    except EncodeError:
+        return False

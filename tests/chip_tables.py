@@ -33,5 +33,7 @@ def tables(kind: str = "2pcm+3t1c") -> dict[str, Any]:
         right["cell"] = {"kind": kind, **copy.deepcopy(CELLS[kind])}
         right["effects"] = {"programming_error": False, "read_noise": "off"}
         del right["pulses"]  # those of its cells
+    if kind in ("2pcm", "4pcm"):
+        right["pulses"] = chip_to_dict(load_chip("pcm2014"))["pulses"]
     assert right["cell"]["kind"] == kind
     return right

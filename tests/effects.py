@@ -18,13 +18,25 @@ import effects_cells
 import effects_noise
 import effects_other_cells
 import effects_reads
+import effects_set_pulses
+import effects_training
+import effects_transfers
 from effects_measures import Row, Statistic
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "effects.md"
 HEADS = ("effect", "formula", "source", "how measured", "largest deviation", "allowed", "tested in, too")
 DEVIATION = HEADS.index("largest deviation")
 
-ROWS: list[Row] = [*effects_cells.ROWS, *effects_other_cells.ROWS, *effects_noise.ROWS, *effects_reads.ROWS]
+_MEASURES = (
+    effects_cells,
+    effects_other_cells,
+    effects_noise,
+    effects_reads,
+    effects_training,
+    effects_transfers,
+    effects_set_pulses,
+)
+ROWS: list[Row] = [row for measures in _MEASURES for row in measures.ROWS]
 
 
 @functools.cache

@@ -10,7 +10,8 @@ from effects_measures import BEYOND, SEED, deviation, ks, mean, product, roundin
 
 import pcmc
 from pcmc.accel.cell_specs import CELL_KINDS
-from pcmc.accel.physics import EFFECTS, READ_NOISE_KINDS
+from pcmc.accel.physics import EFFECTS, READ_NOISE_KINDS, TRAINING_EFFECTS
+from pcmc.accel.training_spec import PULSE_KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = [row.effect for row in effects.ROWS]
@@ -73,7 +74,7 @@ def test_the_page_has_these_rows_and_no_others():
 
 def test_every_effect_and_every_kind_of_cell_has_a_row():
     there = {name for row in effects.ROWS for name in row.of}
-    assert set(EFFECTS) <= there
+    assert set(EFFECTS) | set(TRAINING_EFFECTS) <= there
     assert set(READ_NOISE_KINDS) <= there
     assert set(CELL_KINDS) <= there
 
@@ -83,6 +84,14 @@ def test_every_law_of_the_cells_of_a_shipped_chip_has_a_row(chip):
     cell = pcmc.load_chip(chip).cell
     for effect in cell.effects:
         assert any({cell.kind, effect} <= set(row.of) for row in effects.ROWS), (cell.kind, effect)
+
+
+@pytest.mark.parametrize("kind", PULSE_KINDS)
+def test_every_law_of_a_kind_of_pulses_has_a_row(kind):
+    for effect in PULSE_KINDS[kind].effects:
+        assert any({kind, effect} <= set(row.of) for row in effects.ROWS), effect
+    for cell in PULSE_KINDS[kind].cells:
+        assert any({kind, cell} <= set(row.of) for row in effects.ROWS), cell
 
 
 def test_the_other_tests_that_are_named_exist():

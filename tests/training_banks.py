@@ -1,18 +1,24 @@
 """Banks of any shape, with mismatch of every kind, for the tests of training."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from pcmc.accel.training.bank import OFF, Port, PulseLaw, Pulses, TrainingBank
 
 STEP = 1e-3
 
 
-def narrowed(values):
+def narrowed(values: Any) -> NDArray[np.uint16]:
     """bfloat16 of float32, cut off."""
-    return (np.asarray(values, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    found: NDArray[np.uint16] = (np.asarray(values, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return found
 
 
-def table(rows, cols, *, tile_rows=60, tile_cols=37, bias=True):
+def table(
+    rows: int, cols: int, *, tile_rows: int = 60, tile_cols: int = 37, bias: bool = True
+) -> tuple[NDArray[np.int64], int]:
     """Blocks that cover a matrix, with partial sums, bias rows in the first ones; and how many cells."""
     found, offset = [], 0
     for row0 in range(0, rows, tile_rows):
@@ -24,7 +30,16 @@ def table(rows, cols, *, tile_rows=60, tile_cols=37, bias=True):
     return np.array(found, np.int64).reshape(-1, 6), offset
 
 
-def law(cells, *, spread=0.1, noise=0.3, leak=True, seed=0, step=STEP, slope=0.05):
+def law(
+    cells: int,
+    *,
+    spread: float = 0.1,
+    noise: float = 0.3,
+    leak: bool = True,
+    seed: int = 0,
+    step: float = STEP,
+    slope: float = 0.05,
+) -> PulseLaw:
     """Steps, slopes, bounds and leaks that differ between devices."""
     normal = np.random.default_rng(seed).standard_normal
     half = 200 * step
@@ -45,7 +60,17 @@ def law(cells, *, spread=0.1, noise=0.3, leak=True, seed=0, step=STEP, slope=0.0
     )
 
 
-def bank(rows, cols, *, with_law=True, pulses="stochastic", most=31, physics=False, bias=True, **options):
+def bank(
+    rows: int,
+    cols: int,
+    *,
+    with_law: bool = True,
+    pulses: str | None = "stochastic",
+    most: int = 31,
+    physics: bool = False,
+    bias: bool = True,
+    **options: Any,
+) -> TrainingBank:
     """A bank with random weights, of `rows` x `cols`; with `physics` both ports convert and are noisy."""
     blocks, cells = table(rows, cols, bias=bias)
     rng = np.random.default_rng(rows * 1000 + cols)
@@ -69,8 +94,11 @@ def bank(rows, cols, *, with_law=True, pulses="stochastic", most=31, physics=Fal
     )
 
 
-def sparse(rows, cols, *, share=0.5, seed=0, size=1.0):
+def sparse(
+    rows: int, cols: int, *, share: float = 0.5, seed: int = 0, size: float = 1.0
+) -> NDArray[np.float32]:
     """Normal numbers [rows, cols] of which only a share is not 0."""
     rng = np.random.default_rng(seed + rows * 7 + cols)
     kept = rng.random((rows, cols)) < share
-    return (rng.standard_normal((rows, cols)) * kept * size).astype(np.float32)
+    found: NDArray[np.float32] = (rng.standard_normal((rows, cols)) * kept * size).astype(np.float32)
+    return found

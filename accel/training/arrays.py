@@ -16,7 +16,9 @@ from pcmc.accel.training.bank import TrainingBank
 from pcmc.accel.training.capacitor import CapacitorCells
 from pcmc.accel.training.columns import TwoTierColumns
 from pcmc.accel.training.exact import ExactCells
+from pcmc.accel.training.four_pcm import FourPcmCells
 from pcmc.accel.training.layout import Float32, Ints, Layout, Place, weight_range
+from pcmc.accel.training.pcm_pair import PcmPairCells
 from pcmc.accel.training.two_tier import TwoTierCells
 from pcmc.errors import ChipError
 
@@ -76,6 +78,8 @@ def _two_tier(layout: Layout, weights: Float32, trainable: bool) -> TrainedBank:
 _KINDS: dict[str, Callable[[Layout, Float32, bool], TrainedBank]] = {
     "2pcm+3t1c": _two_tier,
     "3t1c": CapacitorCells,
+    "2pcm": PcmPairCells,
+    "4pcm": FourPcmCells,
 }
 
 

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from pcmc.accel import tile
 from pcmc.accel.random import gaussian_key
 from pcmc.accel.training import reference
+from pcmc.accel.training.set_law import SetLaw
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.uint16]
@@ -123,8 +124,9 @@ class TrainingBank:
         rows, cols: of the matrix.
         weights: float32 [cells], copied.
         bias_drive: what bias rows are driven with.
-        law: of the low tier; None: the weights themselves are changed, exactly.
-        pulses: None: the low tier is changed exactly, as far as it goes.
+        law: of the low tier, or of pairs that SET pulses change; None: the weights themselves are changed,
+            exactly.
+        pulses: None: the low tier is changed exactly, as far as it goes; a `SetLaw` takes some.
         forward, backward: converters.
         variances: bfloat16 [cells] of the fast noise of each cell; None: reads are quiet.
         seed, place: name the random streams of this bank.
@@ -143,7 +145,7 @@ class TrainingBank:
         weights: Floats,
         *,
         bias_drive: float = 1.0,
-        law: PulseLaw | None = None,
+        law: PulseLaw | SetLaw | None = None,
         pulses: Pulses | None = None,
         forward: Port = OFF,
         backward: Port = OFF,
@@ -163,9 +165,12 @@ class TrainingBank:
         )
         keys = np.array([gaussian_key(seed, place, name) for name in _STREAMS], np.uint64)
         most = 0 if pulses is None else pulses.most if pulses.kind == "stochastic" else -pulses.most
+        if isinstance(law, SetLaw) and pulses is None:
+            raise ValueError("a law of SET pulses takes pulses")
         self._kernel = kernels().Bank(
             self.weights, table, (rows, cols), float(bias_drive), ports, keys, self._counts,
-            None if law is None else _packed_law(law, self.weights.size), most,
+            _packed_law(law, self.weights.size) if isinstance(law, PulseLaw) else None, most,
+            law.packed(self.weights.size) if isinstance(law, SetLaw) else None,
         )  # fmt: skip
         self.sign = 1
         self.variances = variances
@@ -242,7 +247,7 @@ class TrainingBank:
         self._kernel.update(x, d, float(lr))
 
     def leak(self, examples: float, pull: float) -> None:
-        """Let the low tier leak for the time of so many examples; nothing without a law.
+        """Let the low tier leak for the time of so many examples; PCM, and what has no law, does not.
 
             low' = (low + pull) * (1 - leak * part) - pull * (1 - leak_mean * part)
 
@@ -253,7 +258,7 @@ class TrainingBank:
             pull: how far the reference lies above what all leak to (g_ref - g(0.8 V)) now, in units of the
                 weight. Where all cells leak alike it cancels.
         """
-        if self.law is not None:
+        if isinstance(self.law, PulseLaw):
             self._kernel.leak(examples / LEAK_EVERY, pull)
 
     @property

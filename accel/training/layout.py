@@ -12,6 +12,7 @@ from pcmc.accel.chip import ChipSpec
 from pcmc.accel.physics import Physics
 from pcmc.accel.random import stream
 from pcmc.accel.training.bank import Port, PulseLaw, Pulses, TrainingBank
+from pcmc.accel.training.set_law import SetLaw
 
 Float32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -100,7 +101,7 @@ class Layout:
         return Pulses(training.train, training.most_pulses) if self.physics.pulses else None
 
     def make_bank(
-        self, weights: Float32, law: PulseLaw | None, variances: NDArray[np.uint16] | None = None
+        self, weights: Float32, law: PulseLaw | SetLaw | None, variances: NDArray[np.uint16] | None = None
     ) -> TrainingBank:
         """The bank that reads and updates `weights`, which it owns."""
         forward, backward = self.ports()

@@ -44,6 +44,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcmc.accel import reference as tile_reference
+from pcmc.accel.training.set_law import fire
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.uint16]
@@ -86,6 +87,7 @@ class Bank:
         law: None, or (low, up, down, slope_up, slope_down, low_min, low_max, leak or empty, low_mid, noise,
             step, leak_mean).
         pulses: most slots, 0: none, the change is exact; negative: deterministic.
+        set_law: None, or `set_law.SetLaw.packed` in place of a law.
     """
 
     def __init__(
@@ -99,10 +101,11 @@ class Bank:
         counts: Ints,
         law: tuple[Any, ...] | None,
         pulses: int,
+        set_law: tuple[Any, ...] | None = None,
     ) -> None:
         self.weights, self.blocks, self.shape, self.keys, self.counts = weights, blocks, shape, keys, counts
         self.bias_drive = np.float32(bias_drive)
-        self.ports, self.law, self.pulses = ports, law, pulses
+        self.ports, self.law, self.pulses, self.set_law = ports, law, pulses, set_law
         self.sign = 1
         self.variances = np.zeros(0, np.uint16)
         self.has_bias = bool(blocks[:, 4].any())
@@ -146,7 +149,7 @@ class Bank:
         """Change by -lr * outer(x, d) for vector after vector."""
         drives = self._drive(len(x))
         for values, errors in zip(np.concatenate([x, drives], axis=1), d, strict=True):
-            if self.law is None or not self.pulses:
+            if (self.law is None and self.set_law is None) or not self.pulses:
                 self._change(values, errors, np.float32(lr))
             else:
                 self._pulse(values, errors, np.float32(lr))
@@ -212,7 +215,6 @@ class Bank:
 
     def _pulse(self, values: Floats, errors: Floats, lr: np.float32) -> None:
         """The change in coincident pulses."""
-        assert self.law is not None
         trains = self._trains(values, errors, lr)
         if trains is None:
             return
@@ -224,7 +226,8 @@ class Bank:
             for line, cells in zip(lines, at, strict=True):
                 if rows[line]:
                     upward = (values[line] < 0) == (errors[at_cols] < 0)
-                    self._fire(cells, _ones(rows[line] & cols[at_cols]), upward == (self.sign < 0))
+                    pulse = self._fire if self.set_law is None else self._fire_sets
+                    pulse(cells, _ones(rows[line] & cols[at_cols]), upward == (self.sign < 0))
 
     def _fire(self, cells: Ints, times: Ints, up: NDArray[np.bool_]) -> None:
         """So many pulses on each of the cells of a row, up or down."""
@@ -249,8 +252,23 @@ class Bank:
             limited += int((moved != low[on]).sum())
         low_all[cells] = low
         self.weights[cells] += np.float32(self.sign) * (low - before)
+        self._count_pulses(times, up, limited)
+
+    def _fire_sets(self, cells: Ints, times: Ints, up: NDArray[np.bool_]) -> None:
+        """So many SET pulses on a pair of each of the cells of a row, on G+ or on G-."""
+        assert self.set_law is not None
+        hit = times > 0
+        cells, times, up = cells[hit], times[hit], up[hit]
+        pair = int(self.counts[_AT["updates"]]) % int(self.set_law[12])
+        numbers = self._pulse_numbers(int(times.sum()), np.float32(self.set_law[8]))
+        devices = (pair * len(self.weights) + cells, up)
+        change, limited = fire(self.set_law, devices, times, numbers)
+        self.weights[cells] += np.float32(self.sign) * change
+        self._count_pulses(times, up, limited)
+
+    def _count_pulses(self, times: Ints, up: NDArray[np.bool_], limited: int) -> None:
         counts = {
-            "pulses_up": times[up].sum(), "pulses_down": times[~up].sum(), "coincidences": len(cells),
+            "pulses_up": times[up].sum(), "pulses_down": times[~up].sum(), "coincidences": len(times),
             "pulses_limited": limited,
         }  # fmt: skip
         for name, count in counts.items():
@@ -265,13 +283,19 @@ class Bank:
             self.counts[_AT["pulse_noise"]] += n
         return numbers
 
+    def _step(self) -> np.float32:
+        """The mean step."""
+        if self.set_law is not None:
+            return np.float32(self.set_law[11])
+        assert self.law is not None
+        return np.float32(self.law[10])
+
     def _trains(
         self, values: Floats, errors: Floats, lr: np.float32
     ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]] | None:
         """The slots in which each row (the bias row last) and each column fires, a bit each; None: never."""
-        assert self.law is not None
         largest = [float(np.fmax.reduce(np.abs(line), initial=np.float32(0))) for line in (values, errors)]
-        step, most = float(np.float32(self.law[10])), abs(self.pulses)
+        step, most = float(self._step()), abs(self.pulses)
         wanted = float(lr) * largest[0] * largest[1] / step
         if not wanted > 0:
             return None
@@ -311,7 +335,8 @@ def _drawn(chance: Floats, slots: int, key: Words, update: int) -> NDArray[np.ui
 
 def _ones(trains: NDArray[np.uint32]) -> Ints:
     """How many bits of each are set."""
-    return np.unpackbits(trains.reshape(-1, 1).view(np.uint8), axis=1).sum(axis=1, dtype=np.int64)
+    counts: Ints = np.unpackbits(trains.reshape(-1, 1).view(np.uint8), axis=1).sum(axis=1, dtype=np.int64)
+    return counts
 
 
 def _spread(chance: Floats, slots: int, spread: bool) -> NDArray[np.uint32]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pcmc.runtime.trainer.trainer import Trainer
     from pcmc.workflows.training_data import TrainingData
 
+#: Exit code after Ctrl-C, as of a command that SIGINT ended (128 + 2): the state and the model are written.
+INTERRUPTED = 130
 
 Data = Annotated[
     str | None,
@@ -68,6 +70,12 @@ WeightNoise = Annotated[
     float | None,
     typer.Option("--weight-noise", metavar="X", help="Of noise-aware training [what the chip's cells have]."),
 ]
+CheckpointEvery = Annotated[
+    float,
+    typer.Option(
+        "--checkpoint-every", metavar="S", min=0.0, help="Seconds between two states within an epoch."
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from --checkpoint, if it is there.")]
 
 
@@ -91,6 +99,7 @@ def train(
     patience: Patience = 10,
     log: Log = None,
     checkpoint: Checkpoint = None,
+    checkpoint_every: CheckpointEvery = 60.0,
     resume: Resume = False,
     chip: Chip = None,
     shape: Shapes = None,
@@ -136,23 +145,27 @@ def train(
         weight_noise=weight_noise,
     )
     given = training_data(data, program)
-    facts = _trained(trainer, given, epochs, patience, log, checkpoint, resume, quiet=as_json)
+    if resume and checkpoint is not None and checkpoint.exists():
+        trainer.resume(checkpoint)
+    facts = _trained(
+        trainer,
+        given,
+        epochs,
+        quiet=as_json,
+        patience=patience,
+        log=log,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+    )
     export_onnx(trainer.program, target)
     facts |= {"output": str(target), "seed": seed}
     typer.echo(inputs.json_text(facts) if as_json else train_text.summary(facts))
+    if facts["ended"] == "interrupted":
+        raise typer.Exit(INTERRUPTED)
 
 
-def _trained(
-    trainer: Trainer,
-    given: TrainingData,
-    epochs: int,
-    patience: int,
-    log: Path | None,
-    checkpoint: Path | None,
-    resume: bool,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Train, saying how it goes if not `quiet`; what it came to, as plain data."""
+def _trained(trainer: Trainer, given: TrainingData, epochs: int, quiet: bool, **how: Any) -> dict[str, Any]:
+    """Train, saying how it goes if not `quiet`; what it came to, as plain data. `how`: for `run_training`."""
     from pcmc.commands import train_text
     from pcmc.workflows.train import run_training
 
@@ -162,20 +175,17 @@ def _trained(
 
     test = None if given.x_test is None or given.y_test is None else (given.x_test, given.y_test)
     say(given.note)
-    if resume and checkpoint is not None and checkpoint.exists():
-        trainer.resume(checkpoint)
-        say(f"resumed from {checkpoint}, after {trainer.examples:,} examples")
+    if trainer.examples:
+        say(f"resumed after {trainer.examples:,} examples")
     with train_text.live() as show:
         result = run_training(
             trainer,
             (given.x_train, given.y_train),
             test,
             epochs,
-            patience=patience,
-            log=log,
-            checkpoint=checkpoint,
             on_progress=show,
             on_epoch=lambda epoch: say(train_text.epoch_line(epoch)),
+            **how,
         )
     return result.as_dict() | {
         "physics": list(trainer.physics.names()),

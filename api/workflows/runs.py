@@ -134,7 +134,7 @@ class Bench:
                 session, parts = None, []
 
     def reference(self) -> list[Array]:
-        """What onnxruntime makes of the user's own model."""
+        """What onnxruntime makes of the user's own model, with the weights that the program holds."""
         program = self.program
         session, extra = reference_session(program, self.threads), _frozen_feeds(program)
         names = [info.name for info in program.outputs]
@@ -170,7 +170,8 @@ def _joined(parts: Sequence[Sequence[Array]]) -> list[Array]:
 
 
 def reference_session(program: Program, threads: int = 0) -> Any:
-    """The user's own model in onnxruntime: what every result is compared with.
+    """The user's own model in onnxruntime, with the weights that the program holds: what every result is
+    compared with.
 
     Narrow and quantized types round where the model says, so onnxruntime's optimizations, which round
     elsewhere, are off for them.
@@ -178,6 +179,9 @@ def reference_session(program: Program, threads: int = 0) -> Any:
     import onnx
     import onnxruntime
 
+    from pcmc.runtime.export import trained_model
+
+    model = trained_model(program)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or os.cpu_count() or 1
@@ -187,11 +191,11 @@ def reference_session(program: Program, threads: int = 0) -> Any:
         onnx.TensorProto.INT8,
         onnx.TensorProto.UINT8,
     }
-    if any(tensor.data_type in narrow for tensor in program.model.graph.initializer):
+    if any(tensor.data_type in narrow for tensor in model.graph.initializer):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(
-            program.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime raises its own, undocumented classes
         raise ModelError(

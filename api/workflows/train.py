@@ -49,6 +49,7 @@ class TrainingResult:
         return {
             "epochs": [epoch.as_dict() for epoch in self.history.epochs],
             "stopped": self.history.stopped,
+            "ended": self.history.ended,
             "samples": self.samples,
             "accuracy_on_chip": self.on_chip,
             "accuracy_exported": self.exported,
@@ -71,12 +72,11 @@ def model_with_head(
         if after is not None:
             raise DataError(f"--head-after {after}: needs --head N, the number of classes of the new head")
         return source
-    import onnx
-
     from pcmc.compiler.head import with_head
+    from pcmc.runtime.export import write_model
 
     path = Path(folder) / source.name
-    onnx.save(with_head(source, classes, after, seed), path)
+    write_model(with_head(source, classes, after, seed), path)
     return path
 
 
@@ -100,10 +100,15 @@ def run_training(
     patience: int = 10,
     log: Path | None = None,
     checkpoint: Path | None = None,
+    checkpoint_every: float = 60.0,
     on_progress: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> TrainingResult:
-    """Train, then measure what came of it; arguments as of `Trainer.fit`."""
+    """Train, then measure what came of it; arguments as of `Trainer.fit`.
+
+    Raises:
+        DataError: the loss was not finite any more, so that there is nothing to measure.
+    """
     history = trainer.fit(
         *train,
         epochs=epochs,
@@ -111,9 +116,13 @@ def run_training(
         patience=patience,
         log=log,
         checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
         on_progress=on_progress,
         on_epoch=on_epoch,
     )
+    if history.ended == "diverged":
+        kept = checkpoint is not None and checkpoint.exists()
+        raise DataError(f"{history.stopped}; no model is written" + f", {checkpoint} is as before" * kept)
     x, y = test or train
     measured = trainer.evaluate(x, y)
     exported = pair = None

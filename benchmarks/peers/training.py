@@ -33,8 +33,10 @@ LONGEST_S = 180.0
 """Of an epoch on one thread; what takes longer gets as many examples as fit."""
 SPEED_S, SPEED_EXAMPLES = 10.0, 10_000
 """On two threads, where only speed is measured: accuracy does not depend on threads."""
-SIDE = 2048
-"""Of the layer whose memory is measured."""
+SIDE = 3000
+"""Of the layer whose memory is measured: each float32 array of it is more than the 32 MB from which on glibc
+gives freed memory back at once. What is measured is then what is held, and not some of the scratch as well.
+"""
 
 
 RATES = {

@@ -43,19 +43,17 @@ def _all_but(x: Array, values: Array) -> Axes:
 # --- BatchNormalization ---
 
 
-def _learns(node: Node, context: Context) -> bool:
-    """Whether the node uses the statistics of the batch: in training, if the graph says so, by
-    `training_mode` or, before version 14, by naming the outputs that only training has.
+def writes_statistics(node: Node) -> bool:
+    """Whether a BatchNormalization uses the statistics of the batch in training, and keeps running ones: if
+    the graph says so, by `training_mode` or, before version 14, by naming the outputs that only training has.
     """
-    if not context.training:
-        return False
     return bool(node.get("training_mode", 0)) if node.opset >= 14 else len(node.outputs) > 1
 
 
 def _batch_norm(node: Node, inputs: Values, context: Context) -> tuple[Array, ...]:
     x, scale, bias, mean, variance = inputs
     epsilon = node.get("epsilon", 1e-5)
-    if not _learns(node, context):
+    if not (context.training and writes_statistics(node)):
         factor = scale / np.sqrt(variance + epsilon)
         y = x * _channels(factor, x) + _channels(bias - mean * factor, x)
         return (y.astype(x.dtype, copy=False), mean, variance)[: len(node.outputs)]
@@ -79,7 +77,7 @@ def _batch_norm_backward(
     x, scale, bias, mean, variance = inputs
     grad = _only_first(node, grads)
     axes, epsilon = _all_but(x, scale), node.get("epsilon", 1e-5)
-    if _learns(node, context):
+    if context.training and writes_statistics(node):
         y, _, inverse = standardized(x, axes, epsilon)
         by_x = standardized_backward(grad * _channels(scale, x), y, inverse, axes)
     else:

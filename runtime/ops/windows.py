@@ -65,7 +65,7 @@ class Windows:
 
 @functools.lru_cache(maxsize=1024)  # a step of training asks for the same few again and again
 def _cuts(kernel: Sizes, dilations: Sizes, strides: Sizes, out: Sizes) -> tuple[Cut, ...]:
-    found = []
+    found: list[Cut] = []
     for place in itertools.product(*(range(size) for size in kernel)):
         steps = zip(place, dilations, strides, out, strict=True)
         cut = (slice(at * gap, at * gap + (count - 1) * step + 1, step) for at, gap, step, count in steps)

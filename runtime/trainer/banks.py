@@ -69,11 +69,16 @@ def range_of(bank: Bank) -> float:
 
     The largest weight, and room for what training will make of small random ones: 6 / sqrt(inputs) is 2.4
     times the bound of Glorot and Bengio's initial weights (AISTATS 2010) for a square matrix (our choice).
+    Weights that are far smaller belong to inputs that are far larger, pixels of 0 to 255 for example: then 12
+    times their root mean square is room enough (our choice; without effect on a matrix of Glorot and Bengio's
+    with up to seven times as many outputs as inputs).
     """
-    largest = max(
-        (float(np.abs(rows).max(initial=0.0)) for rows, _ in _cells_of(bank, bank.cells)), default=0.0
-    )
-    return max(largest, 6.0 / math.sqrt(max(1, bank.rows // max(1, bank.groups))))
+    parts = [rows for rows, _ in _cells_of(bank, bank.cells)]
+    largest = max((float(np.abs(rows).max(initial=0.0)) for rows in parts), default=0.0)
+    squares = sum(float(np.square(rows, dtype=np.float64).sum()) for rows in parts)
+    usual = math.sqrt(squares / max(1, sum(rows.size for rows in parts)))
+    room = 6.0 / math.sqrt(max(1, bank.rows // max(1, bank.groups)))
+    return max(largest, min(room, 12.0 * usual) if usual else room)
 
 
 def blocks_table(bank: Bank) -> npt.NDArray[np.int64]:
@@ -153,14 +158,20 @@ def _with_statistics(program: Program, statistics: Mapping[str, Array]) -> Progr
     import onnx
 
     def patched(model: Any) -> Any:
-        if not any(tensor.name in statistics for tensor in model.graph.initializer):
+        held = {tensor.name for tensor in model.graph.initializer}
+        made = {name for node in model.graph.node for name in node.output}
+        ours = statistics.keys() & (held | made)
+        if not ours:
             return model
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         for tensor in copy.graph.initializer:
-            if tensor.name in statistics:
+            if tensor.name in ours:
                 value = statistics[tensor.name].astype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
                 tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+        for name in sorted(ours & made):  # a Constant, or what is computed of constants, becomes a number
+            copy.graph.node.remove(next(node for node in copy.graph.node if name in node.output))
+            copy.graph.initializer.append(onnx.numpy_helper.from_array(statistics[name], name))
         return copy
 
     return replace(

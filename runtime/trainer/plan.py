@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pcmc.errors import DataError, ModelError
 from pcmc.runtime.ops.node import Node, node_from_onnx
+from pcmc.runtime.ops.normalization import writes_statistics
 from pcmc.runtime.ops.table import RULES, rule
 from pcmc.runtime.program import Program, Read, Step, TensorInfo
 from pcmc.runtime.regions import cut_region
@@ -94,6 +95,7 @@ def plan_training(program: Program, layers: Sequence[str] | None = None) -> Trai
     for node in path:
         if isinstance(node, Node):
             _check_rule(node, program, needed, output)
+            _check_statistics(node, program)
     if output not in needed:
         raise ModelError(f"{program.name}: no weight that is to be trained reaches the output '{output}'")
     made = {tensor for node in path for tensor in node.outputs}
@@ -212,6 +214,21 @@ def _check_rule(node: Node, program: Program, needed: set[str], output: str) -> 
             f"{program.name}: {node.title}: no gradient passes this operator, but trained weights lie before "
             "it; train layers behind it (--train-layers), or put a new head before it (--head-after)"
         )
+
+
+def _check_statistics(node: Node, program: Program) -> None:
+    """ModelError if running statistics would find no place in the user's own model."""
+    if node.op_type != "BatchNormalization" or not writes_statistics(node):
+        return
+    graph = program.model.graph
+    places = {tensor.name for tensor in graph.initializer}
+    places |= {made.output[0] for made in graph.node if len(made.output) == 1}
+    for name in node.inputs[3:5]:
+        if name not in places:
+            raise ModelError(
+                f"{program.name}: {node.title}: its running statistics '{name}' are no tensor of the model's "
+                "own graph, so there is no place for new ones: export the model with training_mode = 0"
+            )
 
 
 def _front(program: Program, boundary: Collection[str]) -> Program | None:

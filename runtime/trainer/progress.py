@@ -7,9 +7,11 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from pcmc.errors import OutputError
+
+Ended: TypeAlias = Literal["done", "no progress", "interrupted", "diverged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,13 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The epochs of a training; `stopped` says why it ended before all of them, "" if it did not."""
+    """The epochs of a training; `stopped` says why it ended before all of them, "" if it did not, and `ended`
+    says the same in a word.
+    """
 
     epochs: tuple[Epoch, ...]
     stopped: str = ""
+    ended: Ended = "done"
 
     @property
     def last(self) -> Epoch | None:

@@ -36,17 +36,19 @@ from pcmc.runtime.trainer.front import Front
 from pcmc.runtime.trainer.interrupt import interrupts_noted
 from pcmc.runtime.trainer.noise_aware import NoiseAwareBank
 from pcmc.runtime.trainer.plan import plan_training
-from pcmc.runtime.trainer.progress import Epoch, Evaluation, History, Progress, append_line
+from pcmc.runtime.trainer.progress import Ended, Epoch, Evaluation, History, Progress, append_line
 from pcmc.runtime.trainer.settings import check_mode, check_numbers, loss_name, no_progress
 from pcmc.runtime.trainer.tape import OuterProduct, backward, forward
 from pcmc.runtime.trainer.targets import Targets, check_targets
+from pcmc.runtime.trainer.watch import Watch, check_same_data, data_hash
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 Data = Array | Mapping[str, Array]
 
 _EVALUATED = 256  # examples that are evaluated at once
-_PROGRESS = 2000  # examples between two reports of progress, at most
+_PART = 2000  # examples between two looks at the clock, the keyboard and the losses, at most
+_GENERAL_PART = 50  # on the general path, where one takes milliseconds
 
 
 @dataclass(slots=True)
@@ -114,7 +116,7 @@ class Trainer:
             program = load(program)
         check_numbers(lr=lr, decay=decay, batch=batch, momentum=momentum, weight_range=weight_range)
         check_mode(mode, weight_noise)
-        self.mode = mode
+        self.mode, self._weight_noise, self._weight_range = mode, weight_noise, weight_range
         self.physics = resolve(physics, program.chip, training=mode == "on-chip")
         self.seed, self.lr, self.decay, self.batch, self.momentum = seed, lr, decay, batch, momentum
         self.plan = plan_training(program, layers)
@@ -145,6 +147,8 @@ class Trainer:
         self._velocity: dict[str, Floats] = {}
         self._statistics: dict[str, Array] = {}  # running statistics that operations wrote
         self._running = _Running()
+        self._data = ""  # hash of the data of the last fit
+        self._resumed_data = ""  # of those that a checkpoint wants to go on with
 
     def _load_noise_aware(self, program: Program, weight_noise: float | None) -> None:
         """Float weights that are read as the chip would read them."""
@@ -199,6 +203,7 @@ class Trainer:
         patience: int = 10,
         log: str | os.PathLike[str] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 60.0,
         on_progress: Callable[[Progress], None] | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> History:
@@ -212,6 +217,7 @@ class Trainer:
             patience: epochs without a lower loss after which training stops; 0: never.
             log: a file that gets a line of JSON for each epoch.
             checkpoint: a file that gets the state after each epoch, and when training is interrupted.
+            checkpoint_every: seconds after which it gets the state within an epoch, too.
             on_progress: is told where training is, every so often.
             on_epoch: is told of each finished epoch.
 
@@ -230,30 +236,31 @@ class Trainer:
         if validation is not None:
             tested = self._front.checked(validation[0])
             held_out = (tested, self._targets(tested, validation[1]))
+        self._data = data_hash(feeds, targets.values)
+        check_same_data(self._resumed_data, self._data)
+        self._resumed_data = ""
         kept = self._front.kept(feeds)
-        run, stopped = self._running, ""
+        run = self._running
+        ended: Ended = "done"
+        why = ""
+        save = None if checkpoint is None else lambda: self.save(checkpoint)
         with interrupts_noted() as interrupted:
-            while run.epoch < epochs and not stopped:
-                began = time.monotonic()
-                finished = self._epoch(feeds, kept, targets, epochs, interrupted, on_progress)
-                run.seconds += time.monotonic() - began
-                if not math.isfinite(run.loss):
-                    stopped = (
-                        f"the loss is not finite in epoch {run.epoch + 1}: a lower learning rate than "
-                        f"{self._rate():g} may help"
-                    )
-                elif not finished:
-                    stopped = f"interrupted in epoch {run.epoch + 1}, after {run.position:,} examples of it"
-                else:
-                    epoch = self._close_epoch(len(targets), held_out)
+            watch = Watch(interrupted, save, checkpoint_every, on_progress)
+            while run.epoch < epochs and not why:
+                ended = self._epoch(feeds, kept, targets, epochs, watch)
+                if ended == "done":
+                    epoch = self._close_epoch(targets, held_out)
                     if log is not None:
                         append_line(log, epoch.as_dict())
                     if on_epoch is not None:
                         on_epoch(epoch)
-                    stopped = no_progress(run.finished, patience) if run.epoch < epochs else ""
-                if checkpoint is not None and math.isfinite(run.loss):
-                    self.save(checkpoint)
-        return History(tuple(run.finished), stopped)
+                    why = no_progress(run.finished, patience) if run.epoch < epochs else ""
+                    ended = "no progress" if why else "done"
+                else:
+                    why = self._why(ended)
+                if ended != "diverged":
+                    watch.keep()
+        return History(tuple(run.finished), why, ended)
 
     def evaluate(self, x: Data, y: Array) -> Evaluation:
         """Loss and accuracy of the weights as they are, read as in training; nothing changes by it."""
@@ -307,6 +314,8 @@ class Trainer:
             "batch": self.batch,
             "momentum": self.momentum,
             "mode": self.mode,
+            "weight_noise": self._weight_noise,
+            "weight_range": self._weight_range,
             "layers": list(self.plan.trained),
         }
 
@@ -318,11 +327,12 @@ class Trainer:
         for name, bank in self.banks.items():
             arrays |= {f"bank/{name}/{key}": array for key, array in bank.arrays().items()}
             streams[name] = bank.bank.state()
-        arrays |= {f"bias/{name}": bias for name, bias in self.biases.items()}
+        arrays |= {f"bias/{name}": bias.copy() for name, bias in self.biases.items()}
         arrays |= {f"velocity/{name}": velocity for name, velocity in self._velocity.items()}
         arrays |= {f"statistics/{name}": value for name, value in self._statistics.items()}
         document = {
             "examples": self._clock.examples,
+            "data": self._data,
             "streams": streams,
             "running": {
                 "epoch": run.epoch,
@@ -341,7 +351,7 @@ class Trainer:
         Raises:
             KeyError, TypeError, ValueError: something is missing, or does not fit.
         """
-        from pcmc.runtime.trainer.checkpoint import epoch_from
+        from pcmc.runtime.trainer.checkpoint_reader import epoch_from
 
         for name, bank in self.banks.items():
             bank.restore(_under(arrays, f"bank/{name}/"))
@@ -353,7 +363,8 @@ class Trainer:
         run = dict(document["running"])
         run["finished"] = [epoch_from(epoch) for epoch in run["finished"]]
         self._running = _Running(**run)
-        self._clock.restore(int(document["examples"]))
+        self._clock.restore(document["examples"])
+        self._data = self._resumed_data = document["data"]
 
     # ---- one epoch ----------------------------------------------------------------------------------------
 
@@ -369,31 +380,49 @@ class Trainer:
         kept: Mapping[str, Array] | None,
         targets: Targets,
         epochs: int,
-        interrupted: Callable[[], bool],
-        on_progress: Callable[[Progress], None] | None,
-    ) -> bool:
-        """Train on the rest of an epoch; False if it was interrupted, or the loss is not finite any more."""
+        watch: Watch,
+    ) -> Ended:
+        """Train on the rest of an epoch; "done", or why it ended before its last example."""
         run = self._running
         n, order, began, at_first = len(targets), self._order(len(targets)), time.monotonic(), run.position
+        before = run.seconds
         while run.position < n:
-            if interrupted():
-                return False
-            count = min(n - run.position, _PROGRESS, self._clock.until_event())
-            part = order[run.position : run.position + count]
+            if watch.interrupted():
+                return "interrupted"
+            rest = order[run.position : run.position + self._clock.until_event()]
             if self._fast is not None and kept is not None and self._fast.fits(kept, targets):
+                part = rest[:_PART]
                 loss, right = self._fast.train(kept, targets, part, self._rate(), self._clock)
             else:
-                part = part[: max(self.batch, count // self.batch * self.batch)]
+                part = rest[: max(1, _GENERAL_PART // self.batch) * self.batch]
                 loss, right = self._general(feeds, kept, targets, part)
             run.position += len(part)
             run.loss += loss
             run.right += right
             self._clock.transfer_if_due()
-            if not math.isfinite(run.loss):
-                return False
-            if on_progress is not None:
-                on_progress(self._progress(n, epochs, targets, time.monotonic() - began, at_first))
-        return True
+            if not self._is_finite():
+                return "diverged"
+            run.seconds = before + time.monotonic() - began
+            watch.keep_if_due()
+            if watch.on_progress is not None:
+                watch.on_progress(self._progress(n, epochs, targets, time.monotonic() - began, at_first))
+        return "done"
+
+    def _is_finite(self) -> bool:
+        """Whether the losses met so far are, and the weights: an update may overflow before any loss does."""
+        return math.isfinite(self._running.loss) and all(
+            np.isfinite(bank.bank.weights).all() for bank in self.banks.values() if bank.trainable
+        )
+
+    def _why(self, ended: Ended) -> str:
+        """Why an epoch ended before its last example, as a user reads it."""
+        run = self._running
+        if ended == "interrupted":
+            return f"interrupted in epoch {run.epoch + 1}, after {run.position:,} examples of it"
+        return (
+            f"the loss is not finite in epoch {run.epoch + 1}: a lower learning rate than {self._rate():g} "
+            "may help"
+        )
 
     def _progress(self, n: int, epochs: int, targets: Targets, seconds: float, at_first: int) -> Progress:
         run = self._running
@@ -402,9 +431,9 @@ class Trainer:
         accuracy = run.right / run.position if targets.has_classes else None
         return Progress(run.epoch, epochs, run.position, n, run.loss / run.position, accuracy, seconds, left)
 
-    def _close_epoch(self, n: int, held_out: tuple[Mapping[str, Array], Targets] | None) -> Epoch:
-        run = self._running
-        accuracy = run.right / n if held_out is None or held_out[1].has_classes else None
+    def _close_epoch(self, targets: Targets, held_out: tuple[Mapping[str, Array], Targets] | None) -> Epoch:
+        run, n = self._running, len(targets)
+        accuracy = run.right / n if targets.has_classes else None
         validation = None if held_out is None else self._evaluate(*held_out)
         totals: dict[str, float] = {}
         for bank in self.banks.values():

@@ -19,7 +19,7 @@ from pcmc.accel.chip import (
 )
 from pcmc.accel.fields import Choice, Flag, Real, Reals, Text, Whole, optional, rules, shown, take_section
 from pcmc.accel.measured_spec import Table
-from pcmc.accel.training_spec import PULSE_KINDS, BackwardSpec, LinearPulseSpec, TrainingSpec
+from pcmc.accel.training_spec import PULSE_KINDS, BackwardSpec, TrainingSpec
 from pcmc.accel.wires import LEAST_OHM, MOST_OHM, Resistance, Wires
 from pcmc.errors import ChipError
 
@@ -33,7 +33,8 @@ def every_field():
             yield "2pcm+3t1c", None, name, rule
         elif name == "pulses":
             for section in PULSE_KINDS.values():
-                yield from (("2pcm+3t1c", name, field, inner) for field, inner in rules(section).items())
+                kind = section.cells[0]
+                yield from ((kind, name, field, inner) for field, inner in rules(section).items())
         elif name == "cell":
             for kind, section in CELL_KINDS.items():
                 yield from ((kind, name, field, inner) for field, inner in rules(section).items())
@@ -90,7 +91,8 @@ def place(section, field):
 def test_a_missing_field_is_named_or_takes_its_default(kind, section, field, rule):
     wrong = tables(kind)
     (wrong[section] if section else wrong).pop(field, None)
-    sections = rules(ChipSpec) | {"cell": CELL_KINDS[kind], "pulses": LinearPulseSpec}
+    pulses = tables(kind).get("pulses", {"kind": "linear"})["kind"]
+    sections = rules(ChipSpec) | {"cell": CELL_KINDS[kind], "pulses": PULSE_KINDS[pulses]}
     owner = sections.get(section, ChipSpec)
     if field in optional(owner):
         defaults = {one.name: one.default for one in dataclasses.fields(owner)}

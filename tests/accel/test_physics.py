@@ -287,7 +287,10 @@ def test_full_physics_of_training_is_what_the_file_states_on_and_all_of_the_puls
 
 
 def test_full_physics_of_training_without_pulses_is_that_of_a_run_as_far_as_there_is_one():
-    assert resolve("full", load_chip("pcm2014"), training=True).names() == RUN_AND_TRAINING[:4]
+    assert resolve("full", load_chip("ibm2023"), training=True).names() == RUN_AND_TRAINING[:4]
+    assert resolve("full", load_chip("pcm2014"), training=True).names() == (
+        *RUN_AND_TRAINING[:4], "pulses", "step_mismatch", "pulse_noise",
+    )  # fmt: skip
     assert resolve("full", load_chip("isaac"), training=True).names() == ("dac", "adc")
 
 
@@ -322,9 +325,9 @@ def test_training_is_without_some_effects_of_a_run(name):
 @pytest.mark.parametrize("name", TRAINING_EFFECTS)
 def test_effects_of_training_need_pulses_in_the_chip_file(name):
     with pytest.raises(
-        ChipError, match=rf"^physics {name}: chip pcm2014 can't have it: it takes \[pulses\] of a kind"
+        ChipError, match=rf"^physics {name}: chip ibm2023 can't have it: it takes \[pulses\] of a kind"
     ):
-        resolve(name, load_chip("pcm2014"), training=True)
+        resolve(name, load_chip("ibm2023"), training=True)
 
 
 def test_noise_of_pulses_needs_pulses():

@@ -41,7 +41,7 @@ def test_a_chip_without_pulses_has_no_effect_of_training():
 
 def test_pulses_of_a_kind_name_it():
     assert refusal(pulses={"leak_to_us": 15.0}) == (
-        'mine.toml: [pulses] kind: missing; must be one of "linear"'
+        'mine.toml: [pulses] kind: missing; must be one of "linear", "set"'
     )
     assert refusal(pulses={"kind": "linear"}).startswith("mine.toml: [pulses] leak_to_us: missing; must be ")
     assert refusal(pulses={"kind": "cubic", "leak_to_us": 1.0}).startswith(
@@ -99,7 +99,7 @@ def test_program_files_from_before_training_are_read():
 
 def test_the_chip_in_the_documentation_is_a_right_one(tmp_path):
     page = Path(__file__).parents[2] / "docs" / "training.md"
-    (text,) = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
+    text = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)[0]
     path = tmp_path / "capacitors.toml"
     path.write_text(text)
     spec = load_chip(path)
