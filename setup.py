@@ -6,7 +6,7 @@ Without a working C compiler the installation goes on without them, and pcmc run
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-GAUSSIAN = ["accel/_gaussian.h", "accel/_gaussian_isa.h", "accel/_threefry_isa.h"]
+SHARED = ["accel/_instruction_set.h", "accel/_gaussian.h", "accel/_gaussian_isa.h", "accel/_threefry_isa.h"]
 
 extensions = cythonize(
     [
@@ -19,7 +19,7 @@ extensions = cythonize(
                 "accel/_tile_read_conv_isa.h",
                 "accel/_tile_read_dense_isa.h",
                 "accel/_tile_read_pool.h",
-                *GAUSSIAN,
+                *SHARED,
             ],
             include_dirs=["accel"],
             extra_compile_args=["-O3"],
@@ -32,8 +32,9 @@ extensions = cythonize(
                 "accel/_training_isa.h",
                 "accel/_training_reads_isa.h",
                 "accel/_training_pulses_isa.h",
+                "accel/_training_cells_isa.h",
                 "accel/_training_set_isa.h",
-                *GAUSSIAN,
+                *SHARED,
             ],
             include_dirs=["accel"],
             extra_compile_args=["-O3"],

@@ -7,6 +7,8 @@
 
 #include "_tile_read.h"
 
+#include "_instruction_set.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -307,29 +309,19 @@ static const int32_t ENDS[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 #undef VL
 #undef REGISTERS
 
-/* A cap allows itself and what is below; the best is asked first, so only avx512 allows another. */
-static int allowed(const char *cap, const char *name)
-{
-    return !cap || !*cap || !strcmp(cap, "avx512") || !strcmp(cap, name);
-}
+#endif
 
 static const struct pcmc_kernels *choose(void)
 {
-    const char *cap = getenv("PCMC_SIMD");
-    __builtin_cpu_init();
-    if (allowed(cap, "avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")
-        && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
-        return &kernels_avx512;
-    if (allowed(cap, "avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return &kernels_avx2;
+#if defined(__x86_64__)
+    switch (pcmc_instruction_set()) {
+    case PCMC_AVX512: return &kernels_avx512;
+    case PCMC_AVX2: return &kernels_avx2;
+    default: break;
+    }
+#endif
     return &kernels_plain;
 }
-
-#else
-
-static const struct pcmc_kernels *choose(void) { return &kernels_plain; }
-
-#endif
 
 const struct pcmc_kernels *pcmc_kernels(void)
 {

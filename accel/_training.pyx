@@ -27,17 +27,15 @@ cdef extern from "_training_kernels.h" nogil:
 
     struct pcmc_law:
         float *low
-        const uint16_t *up
-        const uint16_t *down
-        const uint16_t *slope_up
-        const uint16_t *slope_down
-        const uint16_t *low_min
-        const uint16_t *low_max
+        const uint16_t *steps
+        const uint16_t *slopes
+        const uint16_t *bounds
         const uint16_t *leak
         float low_mid
         float noise
         float step
         float leak_mean
+        float steepest
 
     struct pcmc_set_law:
         float *plus
@@ -124,6 +122,10 @@ cdef const uint16_t *halves_or_none(const uint16_t[::1] values) noexcept:
     return &values[0] if values.shape[0] else NULL
 
 
+cdef const uint16_t *pairs_or_none(const uint16_t[:, ::1] values) noexcept:
+    return &values[0, 0] if values.shape[0] else NULL
+
+
 cdef class Bank:
     """See `reference.Bank`; the weights and the variances are followed by PADDING readable values."""
 
@@ -178,12 +180,10 @@ cdef class Bank:
     cdef int take_law(self, tuple law) except -1:
         cdef float[::1] low = law[0]
         self.bank.law.low = &low[0]
-        self.bank.law.up, self.bank.law.down = halves_or_none(law[1]), halves_or_none(law[2])
-        self.bank.law.slope_up, self.bank.law.slope_down = halves_or_none(law[3]), halves_or_none(law[4])
-        self.bank.law.low_min, self.bank.law.low_max = halves_or_none(law[5]), halves_or_none(law[6])
-        self.bank.law.leak = halves_or_none(law[7])
-        self.bank.law.low_mid, self.bank.law.noise = law[8], law[9]
-        self.bank.law.step, self.bank.law.leak_mean = law[10], law[11]
+        self.bank.law.steps, self.bank.law.slopes = pairs_or_none(law[1]), pairs_or_none(law[2])
+        self.bank.law.bounds, self.bank.law.leak = pairs_or_none(law[3]), halves_or_none(law[4])
+        self.bank.law.low_mid, self.bank.law.noise = law[5], law[6]
+        self.bank.law.step, self.bank.law.leak_mean, self.bank.law.steepest = law[7], law[8], law[9]
         return 0
 
     cdef int take_set_law(self, tuple law) except -1:

@@ -5,6 +5,8 @@
  */
 #include "_training_kernels.h"
 
+#include "_instruction_set.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,13 +88,48 @@ static inline float hyperbolic_tangent(float x)
 
 static inline float logistic(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
+/* What a bias row is updated with: its cells hold bias / bias_drive, and so their change is -lr d / bias_drive. */
+static float bias_update(const struct pcmc_training_bank *bank)
+{
+    return bank->bias_drive != 0.0f ? 1.0f / bank->bias_drive : 0.0f;
+}
+
 /* ---- pulses ------------------------------------------------------------------------------------------- */
 
-/* Vectors of a block's columns of which some fire. */
-struct pcmc_panel {
-    int32_t first;     /* column of the block */
-    uint32_t negative; /* bits: columns with an error below 0 */
+/* 1 / sqrt(n): how the noise of n pulses compares to n times that of one. */
+static const float ONE_OVER_ROOT[32] = {
+    0.0f, 1.0f, 0.707106769f, 0.577350259f, 0.5f, 0.44721359f,
+    0.408248305f, 0.377964467f, 0.353553385f, 0.333333343f, 0.316227764f, 0.301511347f,
+    0.288675129f, 0.277350098f, 0.267261237f, 0.258198887f, 0.25f, 0.242535621f,
+    0.235702261f, 0.22941573f, 0.223606795f, 0.218217894f, 0.213200718f, 0.208514407f,
+    0.204124153f, 0.200000003f, 0.196116135f, 0.192450091f, 0.188982233f, 0.185695335f,
+    0.182574183f, 0.179605305f,
 };
+
+/* n (n - 1) / 2 pairs of n pulses. */
+static const float PAIRS[32] = {
+    0,   0,   1,   3,   6,   10,  15,  21,  28,  36,  45,  55,  66,  78,  91,  105,
+    120, 136, 153, 171, 190, 210, 231, 253, 276, 300, 325, 351, 378, 406, 435, 465,
+};
+
+/* Whether so many pulses change the size of a step by so much that two terms of the series are not enough. */
+static int is_steep(const struct pcmc_law *law, int64_t slots) { return law->steepest * (float)slots > 0.03125f; }
+
+/* How many times the first pulse n of them on a cell do: (1 - (1 - slope)^n) / slope, that is 1 + keep + keep^2 +
+ * ... of n terms. With small slopes by the first order of slope, else from the sums of 1, 2, 4, ... terms. */
+static inline float effect(uint32_t n, float slope, int steep)
+{
+    float sum = (float)(n & 1), block = 1.0f, power = 1.0f - slope;
+    if (!steep)
+        return (float)n - PAIRS[n] * slope;
+    for (uint32_t bit = 2; bit <= n; bit <<= 1) {
+        block = block + block * power;
+        power = power * power;
+        if (n & bit)
+            sum = sum * power + block;
+    }
+    return sum;
+}
 
 /* ---- the kernels, once per instruction set ------------------------------------------------------------ */
 
@@ -134,30 +171,19 @@ struct pcmc_panel {
 #undef VL
 #undef FUSED
 
-/* A cap allows itself and what is below; the best is asked first, so only avx512 allows another. */
-static int allowed(const char *cap, const char *name)
-{
-    return !cap || !*cap || !strcmp(cap, "avx512") || !strcmp(cap, name);
-}
+#endif
 
 static const struct pcmc_training_kernels *choose(void)
 {
-    const char *cap = getenv("PCMC_SIMD");
-    __builtin_cpu_init();
-    if (allowed(cap, "avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")
-        && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
-        return &kernels_avx512;
-    if (allowed(cap, "avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
-        && __builtin_cpu_supports("popcnt"))
-        return &kernels_avx2;
+#if defined(__x86_64__)
+    switch (pcmc_instruction_set()) {
+    case PCMC_AVX512: return &kernels_avx512;
+    case PCMC_AVX2: return &kernels_avx2;
+    default: break;
+    }
+#endif
     return &kernels_plain;
 }
-
-#else
-
-static const struct pcmc_training_kernels *choose(void) { return &kernels_plain; }
-
-#endif
 
 const struct pcmc_training_kernels *pcmc_training_kernels(void)
 {

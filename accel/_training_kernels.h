@@ -59,9 +59,9 @@ struct pcmc_port { /* levels 0: off */
 
 struct pcmc_law { /* uint16_t: bfloat16 */
     float *low;
-    const uint16_t *up, *down, *slope_up, *slope_down, *low_min, *low_max;
-    const uint16_t *leak; /* NULL: all leak by leak_mean */
-    float low_mid, noise, step, leak_mean;
+    const uint16_t *steps, *slopes, *bounds; /* of each cell two: up, down; low_min, low_max */
+    const uint16_t *leak;                    /* NULL: all leak by leak_mean */
+    float low_mid, noise, step, leak_mean, steepest;
 };
 
 struct pcmc_set_law { /* device (pair, cell) at pair * cells + cell; noise and mean step are those of pcmc_law */

@@ -11,6 +11,7 @@ import math
 import numpy as np
 from effects_cells import sigma_read
 from effects_measures import (
+    ROUNDING,
     SEED,
     Array,
     Row,
@@ -56,18 +57,18 @@ def spread_out(values: Array, place: int = 0) -> Array:
 STEP = float(halves(0.04 / UNIT))  # of 16 uS in 400 steps
 
 
-def empty(shape: tuple[int, int], physics: str, seed: int = SEED, **pulses: float) -> TrainedBank:
+def empty(shape: tuple[int, int], physics: str, seed: int = SEED, /, **pulses: float) -> TrainedBank:
     """Cells whose weights, and low tiers, are 0."""
     chip = changed(pulses=pulses, training={"offset_us": 0.0})
     return make(np.zeros(shape, np.float32), physics, chip, seed=seed)
 
 
-def pulse(bank: TrainedBank, up: bool = True, count: int = 1) -> Array:
-    """What `count` pulses on each cell do to the weights, `[cells]`: lines are driven at their largest."""
+def pulse(bank: TrainedBank, up: bool = True, count: int = 1, at_once: int = 1) -> Array:
+    """What `count` updates of so many pulses on each cell do to the weights, `[cells]`; all slots fire."""
     before = bank.read_out().astype(np.float64)
     x = np.ones((count, bank.bank.rows), np.float32)
     d = np.full((count, bank.bank.cols), -1.0 if up else 1.0, np.float32)
-    bank.bank.update(x, d, bank.bank.law.step)  # type: ignore[union-attr]
+    bank.bank.update(x, d, at_once * bank.bank.law.step)  # type: ignore[union-attr]
     return np.asarray(bank.read_out() - before)
 
 
@@ -75,6 +76,25 @@ def hold(bank: TrainedBank, low: float) -> None:
     """Set all low tiers of an empty bank, and its weights, to a value."""
     bank.bank.law.low[:] = low  # type: ignore[union-attr]
     bank.bank.weights[:] = low
+
+
+def own_steps(bank: TrainedBank) -> tuple[Array, Array]:
+    """The steps up and down of each device that is not nonlinear; what the bank held is lost."""
+    found = []
+    for up in (True, False):
+        hold(bank, 0.0)
+        found.append(halves(np.abs(pulse(bank, up))))
+    return found[0], found[1]
+
+
+def own_range(bank: TrainedBank) -> tuple[Array, Array]:
+    """Where the range of each device begins and ends: a pulse takes it there from beyond."""
+    found = []
+    for beyond in (-1.0, 1.0):
+        hold(bank, beyond)
+        pulse(bank, beyond < 0)
+        found.append(halves(bank.read_out()))
+    return found[0], found[1]
 
 
 # Pulses
@@ -150,10 +170,8 @@ def deterministic() -> list[Statistic]:
 
 def step_mismatch() -> list[Statistic]:
     bank = empty(SHAPE, "pulses,step_mismatch", **STRAIGHT, reset_spread_us=0.0)
-    up = pulse(bank)
-    hold(bank, 0.0)
-    down = -pulse(bank, up=False)
-    up, down = spread_out(up), spread_out(down, 1)
+    steps = own_steps(bank)
+    up, down = spread_out(steps[0]), spread_out(steps[1], 1)
     sigma, mean_step = math.hypot(0.10, 0.06), 0.04 / UNIT
     z = [(steps / mean_step - 1) / sigma for steps in (up, down)]
     bias = (up - down) / mean_step / math.hypot(math.sqrt(2) * 0.10, 2 * 0.06)
@@ -181,12 +199,16 @@ def pulse_noise() -> list[Statistic]:
     bank = empty(SHAPE, "pulses,pulse_noise", **STRAIGHT)
     first, again = ((pulse(bank) / STEP - 1) / 0.30 for _ in range(2))
     alone = make(np.zeros(SHAPE, np.float32), "pulses,pulse_noise", capacitor_chip(**STRAIGHT), seed=SEED)
+    hold(bank, 0.0)
+    together = (pulse(bank, at_once=25) / STEP - 25) / (0.30 * 5)
     many = (pulse(alone, count=25) / float(halves(0.04 * RANGE / 8)) - 25) / (0.30 * 5)
     return [
         ks("KS", first),
         deviation("sd", first),
         product("correlation of two pulses", first, again, 0.0),
-        ks("KS of 25 pulses, 3t1c", many),
+        ks("KS of 25 updates, 3t1c", many),
+        ks("KS of 25 pulses at once", together),
+        deviation("sd of those", together),
     ]
 
 
@@ -206,9 +228,14 @@ def nonlinearity() -> list[Statistic]:
         low = end + (low - end) * (1 - k) ** count
         wanted.append(MIDDLE + low)
         found.append(alike.read_out())
+    hold(alike, MIDDLE - HALF / 2)
+    jump = pulse(alike, at_once=30) / (STEP / k + HALF / 2) / (1 - (1 - k) ** 30)
+    # Their sum is taken to the second order in k: of the third, the share (30 k)^2 / 6 is left out.
+    left_out = (30 * k) ** 2 / 6 / ROUNDING
     return [
         ks("KS of k h / step", (slope * HALF / middle - 0.05) / 0.01),
         rounding("g after 250 up and 200 down", np.array(found), np.array(wanted)[:, None], 4 * 450),
+        rounding("30 pulses at once", jump, 1.0, 64 + left_out),
     ]
 
 
@@ -321,7 +348,8 @@ ROWS = [
         ("pulse_noise", "2pcm+3t1c", "3t1c", "linear"),
         "a pulse is step (1 + 0.30 N), N new each time",
         LAW,
-        "KS and sd of one pulse, correlation of two, KS of the sum of 25 of cells of 3t1c, n = 200,000",
+        "KS and sd of one pulse, correlation of two, KS of the sum of 25, one an update or all in one, n "
+        "= 200,000",
         f"{BANKS}test_noise_of_pulses_has_the_stated_deviation_and_is_gaussian",
         pulse_noise,
     ),
@@ -331,7 +359,8 @@ ROWS = [
         "g += up - k (g - middle), g -= down + k (g - middle), k = |0.05 + 0.01 N| step / 8 uS: n pulses "
         "take it to middle +- step / k with (1 - k)^n left of the way",
         LAW,
-        "KS of k, from steps at two conductances, n = 200,000; g of 600 cells that are alike",
+        "KS of k, from steps at two conductances, n = 200,000; g of 600 cells that are alike, a pulse an "
+        "update, and 30 in one",
         f"{BANKS}test_pulses_of_one_direction_follow_the_closed_form",
         nonlinearity,
     ),

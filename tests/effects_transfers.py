@@ -9,7 +9,6 @@ from effects_cells import RESET, RESET_MEAN, RESET_VARIANCE, sigma_prog
 from effects_measures import (
     ROUNDING,
     SEED,
-    Array,
     Row,
     Statistic,
     clipped_normal,
@@ -20,7 +19,19 @@ from effects_measures import (
     share,
     uniform,
 )
-from effects_training import FEW, SHAPE, STEP, STRAIGHT, empty, halves, hold, pulse, spread_out
+from effects_training import (
+    FEW,
+    SHAPE,
+    STEP,
+    STRAIGHT,
+    empty,
+    halves,
+    hold,
+    own_range,
+    own_steps,
+    pulse,
+    spread_out,
+)
 from scipy import integrate, stats
 from trained_cells import UNIT, changed, make, spread_weights
 
@@ -115,10 +126,10 @@ def out_of_reach(sigma: float, low: float, high: float) -> float:
 def tuning() -> list[Statistic]:
     """Of cells that the low tier reaches, by more than a step of any."""
     weights = spread_weights(*SHAPE)
-    bank = make(weights, "pulses,step_mismatch,programming_error", seed=SEED)
-    law, w, found = bank.bank.law, weights.ravel().astype(np.float64), bank.read_out().astype(np.float64)
+    bank = make(weights, "pulses,step_mismatch,programming_error", changed(pulses=STRAIGHT), seed=SEED)
+    w, found = weights.ravel().astype(np.float64), bank.read_out().astype(np.float64)
     low = bank.arrays()["low"]
-    up, down, low_min, low_max = (wide(getattr(law, name)) for name in ("up", "down", "low_min", "low_max"))
+    (up, down), (low_min, low_max) = own_steps(bank), own_range(bank)
     step = np.where(low > 0, up, down)
     rest = low - (found - w)  # what tuning was to reach
     inside = (rest > low_min + 2 * STEP) & (rest < low_max - 2 * STEP) & (np.abs(rest) > 2 * STEP)
@@ -126,11 +137,6 @@ def tuning() -> list[Statistic]:
     clear = (rest > low_max + 2 * STEP) | (rest < low_min - 2 * STEP)
     end = np.where(rest > 0, low_max, low_min)
     return [ks("KS", missed + 0.5, uniform), rounding("low tier at its end", low[clear], end[clear], 1)]
-
-
-def wide(values: Array) -> Array:
-    """bfloat16 as numbers."""
-    return (values.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
 
 
 def targets() -> list[Statistic]:
@@ -159,8 +165,9 @@ def inversion() -> list[Statistic]:
     for name, inverted in (("with inversion", True), ("without", False)):
         chip = changed(pulses=STRAIGHT, training={"inversion": inverted})
         bank = make(spread_weights(20, 500, 0.3), "pulses,step_mismatch", chip, seed=SEED)
-        law, start = bank.bank.law, bank.read_out().astype(np.float64)
-        bias = 2 * pairs * (wide(law.up) - wide(law.down))  # type: ignore[union-attr]
+        start = bank.read_out().astype(np.float64)
+        up, down = own_steps(make(spread_weights(20, 500, 0.3), "pulses,step_mismatch", chip, seed=SEED))
+        bias = 2 * pairs * (up - down)
         for interval in (1, 2):
             for _ in range(pairs):
                 pulse(bank)

@@ -65,3 +65,14 @@ def test_links_between_pages_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if not link.startswith("http"):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+@pytest.mark.slow
+def test_the_training_in_the_readme_is_what_the_command_prints(tmp_chdir):
+    said = README.split("    $ pcmc train ")[1].split("\n\n")[0].splitlines()
+    done = subprocess.run(
+        [sys.executable, "-m", "pcmc", "train", *said[0].split()], capture_output=True, text=True, check=True
+    )
+    for ours, theirs in zip(done.stdout.splitlines(), said[1:], strict=False):
+        assert re.sub(r"[\d.e+-]+", "#", ours) == re.sub(r"[\d.e+-]+", "#", theirs.strip())
+    assert len(done.stdout.splitlines()) > len(said) == 5

@@ -46,12 +46,9 @@ def law(
     up, down = step * (1 + spread * normal(cells)), step * (1 + spread * normal(cells))
     return PulseLaw(
         low=(0.1 * half * normal(cells)).astype(np.float32) if spread else np.zeros(cells, np.float32),
-        up=narrowed(up),
-        down=narrowed(down),
-        slope_up=narrowed(slope * up / half),
-        slope_down=narrowed(slope * down / half),
-        low_min=narrowed(-half * (1 + 0.7 * spread * normal(cells))),
-        low_max=narrowed(half * (1 + 0.7 * spread * normal(cells))),
+        steps=narrowed(np.stack([up, down], axis=1)),
+        slopes=narrowed(slope / half * np.stack([up, down], axis=1)),
+        bounds=narrowed(np.array([-half, half]) * (1 + 0.7 * spread * normal((cells, 2)))),
         leak=narrowed(0.0037 * (1 + spread * normal(cells))) if leak else None,
         low_mid=0.0,
         noise=noise,

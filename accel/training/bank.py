@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from pcmc.accel import tile
 from pcmc.accel.random import gaussian_key
 from pcmc.accel.training import reference
+from pcmc.accel.training.bfloat16 import widened
 from pcmc.accel.training.set_law import SetLaw
 
 Floats = NDArray[np.float32]
@@ -51,18 +52,20 @@ _NO_FLOATS = np.zeros(0, np.float32)
 class PulseLaw:
     """What a pulse does to the low tier of each cell, and what time does (aihwkit's LinearStep, as a leak).
 
-    Arrays are packed as the cells; uint16 ones are bfloat16, the upper half of a float32. A pulse up is
+    Arrays are packed as the cells; uint16 ones are bfloat16, the upper half of a float32, and parameters of
+    a cell that a pulse takes both or either of lie side by side. A pulse up is
 
         low += up * (1 + noise * N) - slope_up * (low - low_mid)
 
-    and one down subtracts the same with `down` and `slope_down`; `low` is clipped to [low_min, low_max] after
-    each. Of its distance from where it leaks to, a cell loses `leak` in LEAK_EVERY examples.
+    and one down subtracts the same with `down` and `slope_down`; `low` is clipped to [low_min, low_max].
+    The pulses of one update on a cell act at once: `pcmc.accel.training.reference` has their sum. Of its
+    distance from where it leaks to, a cell loses `leak` in LEAK_EVERY examples.
 
     Args:
         low: float32, what the low tier holds; changed in place.
-        up, down: uint16, size of a step.
-        slope_up, slope_down: uint16, what a step loses per distance from `low_mid`.
-        low_min, low_max: uint16, bounds.
+        steps: uint16 [cells, 2], size of a step up and down.
+        slopes: uint16 [cells, 2], slope_up and slope_down: what a step loses per distance from `low_mid`.
+        bounds: uint16 [cells, 2], low_min and low_max.
         leak: uint16, 1 - exp(-LEAK_EVERY examples / tau) of each cell; None: `leak_mean` for all.
         low_mid: where a step is `up` or `down`.
         noise: standard deviation of the size of a pulse, relative.
@@ -71,17 +74,24 @@ class PulseLaw:
     """
 
     low: Floats
-    up: Halves
-    down: Halves
-    slope_up: Halves
-    slope_down: Halves
-    low_min: Halves
-    low_max: Halves
+    steps: Halves
+    slopes: Halves
+    bounds: Halves
     leak: Halves | None
     low_mid: float
     noise: float
     step: float
     leak_mean: float = 0.0
+
+    @property
+    def low_min(self) -> Halves:
+        """Lower bounds [cells]."""
+        return self.bounds[:, 0]
+
+    @property
+    def low_max(self) -> Halves:
+        """Upper bounds [cells]."""
+        return self.bounds[:, 1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +133,8 @@ class TrainingBank:
         blocks: int64 [blocks, 6], as `pcmc.accel.tile.make_bank` takes it.
         rows, cols: of the matrix.
         weights: float32 [cells], copied.
-        bias_drive: what bias rows are driven with.
+        bias_drive: what bias rows are driven with in reads. They hold bias / bias_drive, so that updates
+            drive them with 1 / bias_drive: the bias itself changes by -lr * d.
         law: of the low tier, or of pairs that SET pulses change; None: the weights themselves are changed,
             exactly.
         pulses: None: the low tier is changed exactly, as far as it goes; a `SetLaw` takes some.
@@ -229,7 +240,7 @@ class TrainingBank:
         return out
 
     def update(self, x: Floats, d: Floats, lr: float) -> None:
-        """Change the weights by -lr * outer(x, d) for each vector, one after the other.
+        """Change the weights by -lr * outer(x, d) for each vector, one after the other; biases by -lr * d.
 
         Without a law w -= lr * (x_i * d_j), each operation in float32. With a law and no pulses the low tier
         takes the change, as far as its bounds allow; with pulses see `pcmc.accel.training.reference`.
@@ -314,24 +325,26 @@ def _packed_port(name: str, port: Port, conversions: int) -> tuple[int, int, flo
 def _packed_law(law: PulseLaw, cells: int) -> tuple[object, ...]:
     """As the kernels take it."""
     _check("low", law.low, np.float32, cells)
-    for name in ("up", "down", "slope_up", "slope_down", "low_min", "low_max", "leak"):
-        if getattr(law, name) is not None:
-            _check(name, getattr(law, name), np.uint16, cells)
+    for name in ("steps", "slopes", "bounds"):
+        _check(name, getattr(law, name), np.uint16, cells, 2)
+    if law.leak is not None:
+        _check("leak", law.leak, np.uint16, cells)
     if not 0 < law.step < np.inf or not 0 <= law.noise < np.inf:
         raise ValueError(
             f"a law has the step {law.step} and noise {law.noise}: one is not positive, or not finite"
         )
     leak = _NO_HALVES if law.leak is None else law.leak
+    steepest = float(widened(law.slopes).max(initial=0))
     return (
-        law.low, law.up, law.down, law.slope_up, law.slope_down, law.low_min, law.low_max, leak,
-        law.low_mid, law.noise, law.step, law.leak_mean,
+        law.low, law.steps, law.slopes, law.bounds, leak, law.low_mid, law.noise, law.step, law.leak_mean,
+        steepest,
     )  # fmt: skip
 
 
-def _check(name: str, values: NDArray[np.generic], kind: type[np.generic], size: int) -> None:
-    if values.dtype != kind or values.shape != (size,) or not values.flags.c_contiguous:
+def _check(name: str, values: NDArray[np.generic], kind: type[np.generic], *shape: int) -> None:
+    if values.dtype != kind or values.shape != shape or not values.flags.c_contiguous:
         raise ValueError(
-            f"{name} is {values.dtype} {values.shape}, should be {np.dtype(kind)} ({size},) in one piece"
+            f"{name} is {values.dtype} {values.shape}, should be {np.dtype(kind)} {shape} in one piece"
         )
 
 

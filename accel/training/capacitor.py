@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pcmc.accel.cell_specs import CapacitorCellSpec
 from pcmc.accel.random import stream
 from pcmc.accel.training.bank import LEAK_EVERY
-from pcmc.accel.training.devices import CapacitorRange, draw_capacitors, pulse_law, widened
+from pcmc.accel.training.bfloat16 import widened
+from pcmc.accel.training.devices import CapacitorRange, draw_capacitors, pulse_law
 from pcmc.accel.training.layout import Float32, Layout, restore_bank, state_arrays
 from pcmc.accel.training_spec import LinearPulseSpec
 

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcmc.accel.training.bank import LEAK_EVERY
-from pcmc.accel.training.devices import CapacitorDevices, Float32, Halves, narrowed, widened
+from pcmc.accel.training.bfloat16 import narrowed, paired, widened
+from pcmc.accel.training.devices import CapacitorDevices, Float32
 from pcmc.accel.training.layout import Block, Layout
 from pcmc.accel.training.two_tier import TwoTierCells
 
@@ -67,12 +68,9 @@ class TwoTierColumns(TwoTierCells):
     def _drawn(self, devices: CapacitorDevices) -> CapacitorDevices:
         """Steps are counted from 0."""
         middle = np.float32(devices.middle)
-        return replace(
-            devices,
-            up=narrowed(widened(devices.up) + widened(devices.slope_up) * middle),
-            down=narrowed(widened(devices.down) - widened(devices.slope_down) * middle),
-            middle=0.0,
-        )
+        slope_up, slope_down = widened(devices.slopes).T
+        up, down = widened(devices.up) + slope_up * middle, widened(devices.down) - slope_down * middle
+        return replace(devices, steps=paired(narrowed(up), narrowed(down)), middle=0.0)
 
     def _write(self, sign: int) -> None:
         """Program all columns for the first time."""
@@ -91,11 +89,9 @@ class TwoTierColumns(TwoTierCells):
         """Turn a column's polarity, and keep its devices reflected."""
         self._polarity[index] *= -1
         devices, at = self._devices, self._columns[index].at
-        for one, other in ((devices.up, devices.down), (devices.slope_up, devices.slope_down)):
-            _exchange(one, other, at)
-        _exchange(devices.low_min, devices.low_max, at)
-        for bounds in (devices.low_min, devices.low_max):
-            bounds[at] ^= _SIGN_BIT
+        for pairs in (devices.steps, devices.slopes, devices.bounds):
+            pairs[at] = pairs[at, ::-1].copy()
+        devices.bounds[at] ^= _SIGN_BIT
 
     def _drift_apart(self, example: int) -> None:
         """What leaks up to now have done to cells of other time constants than their references'."""
@@ -122,7 +118,3 @@ def _columns_of(block: Block) -> list[Block]:
         Block(slice(block.at.start + col, block.at.stop, block.cols), block.rows, 1, (chip, tile, y, x + col))
         for col in range(block.cols)
     ]
-
-
-def _exchange(one: Halves, other: Halves, at: slice) -> None:
-    one[at], other[at] = other[at].copy(), one[at].copy()

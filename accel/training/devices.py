@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from pcmc.accel.random import stream
 from pcmc.accel.training.bank import LEAK_EVERY, PulseLaw
+from pcmc.accel.training.bfloat16 import Halves, narrowed, widened
 from pcmc.accel.training.layout import Layout
 from pcmc.accel.training_spec import LinearPulseSpec
 
 Float32 = NDArray[np.float32]
-Halves = NDArray[np.uint16]
 Place = tuple[int, ...]
 
 
@@ -62,23 +62,51 @@ class CapacitorRange:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CapacitorDevices:
-    """What differs between the capacitor cells of a block or a bank; bfloat16 [cells], in units of `unit_us`.
+    """What differs between the capacitor cells of a block or a bank; bfloat16, in units of `unit_us`.
 
+    `steps` are up and down, `slopes` those of both, `bounds` low_min and low_max, [cells, 2], others [cells].
     `leak` is the share that is gone in LEAK_EVERY examples; None: `leak_mean` for all. `reset` is r; None: 0
     for all. `step` is the mean step.
     """
 
-    up: Halves
-    down: Halves
-    slope_up: Halves
-    slope_down: Halves
-    low_min: Halves
-    low_max: Halves
+    steps: Halves
+    slopes: Halves
+    bounds: Halves
     leak: Halves | None
     reset: Halves | None
     step: float
     middle: float
     leak_mean: float
+
+    @property
+    def up(self) -> Halves:
+        """Steps up [cells]."""
+        return self.steps[:, 0]
+
+    @property
+    def down(self) -> Halves:
+        """Steps down [cells]."""
+        return self.steps[:, 1]
+
+    @property
+    def slope_up(self) -> Halves:
+        """Slopes of steps up [cells]."""
+        return self.slopes[:, 0]
+
+    @property
+    def slope_down(self) -> Halves:
+        """Slopes of steps down [cells]."""
+        return self.slopes[:, 1]
+
+    @property
+    def low_min(self) -> Halves:
+        """Lower bounds [cells]."""
+        return self.bounds[:, 0]
+
+    @property
+    def low_max(self) -> Halves:
+        """Upper bounds [cells]."""
+        return self.bounds[:, 1]
 
 
 def draw_capacitors(
@@ -94,13 +122,13 @@ def draw_capacitors(
     """
     physics, example_time_s = layout.physics, layout.chip.training.example_time_s
     spreads = spec if physics.step_mismatch else _without_spreads(spec)
-    arrays = {name: np.empty(layout.cells, np.uint16) for name in _PARAMETERS}
+    arrays = {name: np.empty((layout.cells, 2), np.uint16) for name in _PARAMETERS}
     leak = np.empty(layout.cells, np.uint16) if physics.leak and spec.leak_spread else None
     reset = np.empty(layout.cells, np.uint16) if spreads.reset_spread_us else None
     for block in layout.parts:
         draw = _Draw(layout.seed, block.place, block.at.stop - block.at.start)
         for name, values in _parameters(spreads, of, unit_us, draw).items():
-            arrays[name][block.at] = narrowed(values)
+            arrays[name][block.at] = np.stack([narrowed(one) for one in values], axis=1)
         if leak is not None:
             leak[block.at] = narrowed(_leak(spec.leak_spread, LEAK_EVERY * example_time_s / of.tau_s, draw))
         if reset is not None:
@@ -129,7 +157,7 @@ def pulse_law(devices: CapacitorDevices, low: Float32, noise: float) -> PulseLaw
     )
 
 
-_PARAMETERS = ("up", "down", "slope_up", "slope_down", "low_min", "low_max")
+_PARAMETERS = ("steps", "slopes", "bounds")
 
 
 def _without_spreads(spec: LinearPulseSpec) -> LinearPulseSpec:
@@ -153,20 +181,33 @@ class _Draw:
         return numbers
 
 
-def _parameters(spec: LinearPulseSpec, of: CapacitorRange, unit_us: float, draw: _Draw) -> dict[str, Float32]:
-    """The parameters of some devices, in units of `unit_us`."""
+def _parameters(
+    spec: LinearPulseSpec, of: CapacitorRange, unit_us: float, draw: _Draw
+) -> dict[str, tuple[Float32, Float32]]:
+    """The parameters of some devices, in units of `unit_us`, two by two."""
     step, half = np.float32(of.step_us / unit_us), np.float32(of.half_us / unit_us)
     middle, one = np.float32(of.middle_us / unit_us), np.float32(1)
     tilt = draw.normal("up_down_mismatch", spec.up_down_mismatch)
-    found: dict[str, Float32] = {}
-    for name, sign in (("up", one), ("down", -one)):
-        size = step * (one + sign * tilt + draw.normal(f"step_{name}", spec.step_spread))
+
+    def steps(name: str, sign: np.float32) -> Float32:
+        size: Float32 = step * (one + sign * tilt + draw.normal(f"step_{name}", spec.step_spread))
         np.maximum(size, np.float32(0), out=size)  # a pulse never acts the other way round
-        bend = np.abs(np.float32(spec.nonlinearity) + draw.normal(f"slope_{name}", spec.nonlinearity_spread))
-        found |= {name: size, f"slope_{name}": bend * size / half}
-    for name, sign in (("low_min", -one), ("low_max", one)):
-        found[name] = middle + sign * half * (one + draw.normal(name, spec.range_spread))
-    return found
+        return size
+
+    def slopes(name: str, size: Float32) -> Float32:
+        bend = draw.normal(f"slope_{name}", spec.nonlinearity_spread)
+        found: Float32 = np.abs(np.float32(spec.nonlinearity) + bend) * size / half
+        return found
+
+    def bound(name: str, sign: np.float32) -> Float32:
+        return middle + sign * half * (one + draw.normal(name, spec.range_spread))
+
+    up, down = steps("up", one), steps("down", -one)
+    return {
+        "steps": (up, down),
+        "slopes": (slopes("up", up), slopes("down", down)),
+        "bounds": (bound("low_min", -one), bound("low_max", one)),
+    }
 
 
 def _leak(spread: float, interval: float, draw: _Draw) -> Float32:
@@ -174,16 +215,3 @@ def _leak(spread: float, interval: float, draw: _Draw) -> Float32:
     tau = np.float32(1) + draw.normal("leak", spread)
     share: Float32 = -np.expm1(np.float32(-interval) / np.maximum(tau, np.float32(0.1)))
     return share
-
-
-def narrowed(values: Float32) -> Halves:
-    """float32 as bfloat16, the nearest, ties to even."""
-    bits = values.view(np.uint32)
-    rounded = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
-    return (rounded >> np.uint32(16)).astype(np.uint16)
-
-
-def widened(halves: Halves) -> Float32:
-    """bfloat16 as float32, exactly."""
-    found: Float32 = (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return found

@@ -26,7 +26,7 @@ from pcmc.accel.cell_specs import FourPcmCellSpec
 from pcmc.accel.cells import pcm
 from pcmc.accel.cells.pcm_pair import write_pair
 from pcmc.accel.random import stream
-from pcmc.accel.training.devices import narrowed, widened
+from pcmc.accel.training.bfloat16 import narrowed, widened
 from pcmc.accel.training.layout import Block, Float32, Layout, restore_bank, state_arrays
 from pcmc.accel.training.set_devices import SetPairs, check_set_training
 from pcmc.accel.training_spec import SetPulseSpec

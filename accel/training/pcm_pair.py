@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcmc.accel.cell_specs import PcmCellSpec
-from pcmc.accel.training.devices import narrowed
+from pcmc.accel.training.bfloat16 import narrowed
 from pcmc.accel.training.layout import Float32, Layout, restore_bank, state_arrays
 from pcmc.accel.training.set_devices import SetPairs, check_set_training
 from pcmc.accel.training_spec import SetPulseSpec

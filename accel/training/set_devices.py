@@ -37,7 +37,7 @@ from pcmc.accel.cells.cell import make_stuck
 from pcmc.accel.chip import ChipSpec
 from pcmc.accel.random import Stream, stream
 from pcmc.accel.training.bank import PulseLaw
-from pcmc.accel.training.devices import narrowed, widened
+from pcmc.accel.training.bfloat16 import narrowed, paired, widened
 from pcmc.accel.training.layout import Block, Float32, Layout
 from pcmc.accel.training.set_law import SetLaw, mean_step
 from pcmc.accel.training_spec import SetPulseSpec
@@ -135,10 +135,8 @@ class SetPairs:
         pulses, full = self._pulses, np.float32(self.full)
         if self.low is not None:
             end = narrowed(np.full(self.layout.cells, full * np.float32(self.pairs), np.float32))
-            none = np.zeros_like(end)  # no pulses, so that steps are of no matter
-            return PulseLaw(
-                self.low, none, none, none, none, end | _SIGN_BIT, end, None, 0.0, 0.0, float(full)
-            )
+            none = np.zeros((end.size, 2), np.uint16)  # no pulses, so that steps are of no matter
+            return PulseLaw(self.low, none, none, paired(end | _SIGN_BIT, end), None, 0.0, 0.0, float(full))
         return SetLaw(
             self.held["plus"],
             self.held["minus"],

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pcmc.accel.training.bfloat16 import widened
+
 Floats = NDArray[np.float32]
 Halves = NDArray[np.uint16]
 Ints = NDArray[np.int64]
@@ -124,8 +126,8 @@ def fire(
     plus, minus, step_plus, step_minus, top_plus, top_minus = law[:6]
     growth, decay, noise, offset, slope = (np.float32(value) for value in law[6:11])
     before = np.where(up, plus[at], minus[at])
-    unit = _widened(np.where(up, step_plus[at], step_minus[at]))
-    top = _widened(np.where(up, top_plus[at], top_minus[at]))
+    unit = widened(np.where(up, step_plus[at], step_minus[at]))
+    top = widened(np.where(up, top_plus[at], top_minus[at]))
     now = before.copy()
     first = np.cumsum(times) - times
     limited = 0
@@ -150,9 +152,4 @@ def exponential(x: Floats) -> Floats:
         p = p * x + np.float32(coefficient)
     p = p * (x * x) + x + _ONE
     found: Floats = np.ldexp(p, n.astype(np.int32))
-    return found
-
-
-def _widened(halves: Halves) -> Floats:
-    found: Floats = (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return found

@@ -36,14 +36,8 @@ from pcmc.accel.cells.pcm_pair import PcmPairCell, write_pair
 from pcmc.accel.cells.two_tier import TwoTierCell
 from pcmc.accel.random import Stream, stream
 from pcmc.accel.training.bank import LEAK_EVERY
-from pcmc.accel.training.devices import (
-    CapacitorDevices,
-    CapacitorRange,
-    draw_capacitors,
-    narrowed,
-    pulse_law,
-    widened,
-)
+from pcmc.accel.training.bfloat16 import narrowed, widened
+from pcmc.accel.training.devices import CapacitorDevices, CapacitorRange, draw_capacitors, pulse_law
 from pcmc.accel.training.layout import Block, Float32, Layout, restore_bank, state_arrays
 from pcmc.accel.training_spec import LinearPulseSpec
 

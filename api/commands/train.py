@@ -147,16 +147,8 @@ def train(
     given = training_data(data, program)
     if resume and checkpoint is not None and checkpoint.exists():
         trainer.resume(checkpoint)
-    facts = _trained(
-        trainer,
-        given,
-        epochs,
-        quiet=as_json,
-        patience=patience,
-        log=log,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-    )
+    keeping = {"log": log, "checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
+    facts = _trained(trainer, given, epochs, quiet=as_json, patience=patience, **keeping)
     export_onnx(trainer.program, target)
     facts |= {"output": str(target), "seed": seed}
     typer.echo(inputs.json_text(facts) if as_json else train_text.summary(facts))

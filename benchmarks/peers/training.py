@@ -1,6 +1,6 @@
 """Training side by side: pcmc on its simulated chip and aihwkit with its presets, the same network and data.
 
-    python -m benchmarks.peers training
+    python -m benchmarks.peers.training      # prints rows, writes benchmarks/results/peers-training.json
 
 528-250-125-10 (`benchmarks/training_baseline.py`), one example at a time, the same start and order of
 examples on both sides. Each side trains one epoch, or as much of it
@@ -23,12 +23,13 @@ import numpy as np
 
 from benchmarks import ROOT
 from benchmarks import environment as measured_environment
-from benchmarks.peers.environment import python, thread_variables
+from benchmarks.peers.environment import python, require, thread_variables
 
 if TYPE_CHECKING:
     from benchmarks.training_baseline import Data, Integers
 
 Row = dict[str, Any]
+LATEST = ROOT / "benchmarks" / "results" / "peers-training.json"
 LONGEST_S = 180.0
 """Of an epoch on one thread; what takes longer gets as many examples as fit."""
 SPEED_S, SPEED_EXAMPLES = 10.0, 10_000
@@ -198,7 +199,24 @@ def _resident() -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def main(what: str, physics: str, *rest: str) -> None:
+def report() -> None:
+    """All rows, printed as they are measured and written as JSON."""
+    from benchmarks.__main__ import machine
+
+    require()
+    result: Row = {"machine": machine(), "sections": {"training": []}}
+    LATEST.parent.mkdir(parents=True, exist_ok=True)
+    for row in rows():
+        result["sections"]["training"].append(row)
+        print(text(row), flush=True)
+        LATEST.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def main(*arguments: str) -> None:
+    if not arguments:
+        report()
+        return
+    what, physics, *rest = arguments
     print(json.dumps(memory(physics) if what == "memory" else train(physics, int(rest[0]))))
 
 

@@ -44,8 +44,8 @@ class Windows:
         return (..., *(slice(a, a + n) for a, n in zip(self.ahead, self.size, strict=True)))
 
     def padded(self, x: Array, value: float = 0.0, beyond: float | None = None) -> Array:
-        """The input [n, channels, ...] with its padding, `beyond` past it (the same value if None); where there
-        is no padding, the input itself.
+        """The input [n, channels, ...] with its padding, `beyond` past it (the same value if None); the input
+        itself where there is no padding.
         """
         if not any((*self.ahead, *self.behind, *self.beyond)):
             return x

@@ -376,3 +376,18 @@ def test_effects_of_the_output_converters_are_ablated_with_them():
     assert adc.without["mse"].values == only.metrics["mse"]["physics"]["values"]
     for name in ("readout_noise", "mismatch"):
         assert by_name[name].alone["output_error"].mean > by_name["adc"].alone["output_error"].mean
+
+
+# Programs with other weights.
+
+
+def test_a_trained_program_is_compared_with_its_own_weights():
+    """The reference is the model with the weights that the program holds, not as it was compiled."""
+    from exporting import retrained
+
+    trained = retrained(program(), noise=0.5)
+    x, y = images()
+    found = pcmc.compare(trained, data=(x, y), physics="ideal")
+    assert found.ideal[0].relative < 1e-5
+    untrained = reference(x)
+    assert np.abs(reference_session(trained).run(None, {"x": x})[0] - untrained).max() > 0.1

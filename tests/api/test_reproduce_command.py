@@ -22,7 +22,7 @@ QUICK = ("reproduce", "nature2018", "--quick", "--only", "mnist", "--jobs", "1",
 def test_quick_prints_the_table_and_says_that_it_is_a_look(tiny, run):
     result = run(*QUICK, "-o", "here", "--seeds", "2")
     assert result.code == 0
-    assert result.out.startswith("# nature2018, quick: 2 seeds, 4 epochs of 6,000 examples; a look at")
+    assert result.out.startswith("# nature2018, quick: 2 seeds, 4 epochs of 8,000 examples; a look at")
     assert "| A: float, batch 1 " in result.out
     assert "written to here: table.md, results.json, curves" in result.err
 
@@ -31,6 +31,7 @@ def test_json_is_all_that_goes_to_standard_output(tiny, run):
     facts = json.loads(run(*QUICK, "--seeds", "1", "--epochs", "1", "--json").out)
     assert [row["arm"] for row in facts["data"]["mnist"]["rows"]] == ["A", "two-tier"]
     assert facts["extent"]["epochs"] == 1
+    assert {row["settings"]["decay"] for row in facts["data"]["mnist"]["rows"]} == {0.6}
 
 
 def test_an_interruption_says_how_to_go_on(tiny, run, monkeypatch):

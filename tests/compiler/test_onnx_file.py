@@ -8,6 +8,7 @@ from builders import node, weights
 from onnx import TensorProto, helper
 
 import pcmc
+from pcmc.compiler import onnx_file
 from pcmc.compiler.onnx_file import read_model
 from pcmc.errors import ModelError
 from pcmc.runtime.onnx_walk import bodies_of, nodes_of, tensors_of
@@ -218,3 +219,17 @@ def test_nested_nodes_and_tensors_are_found():
     assert [one.name for one in nodes_of(proto.graph)] == ["constant", "if", "inner", "inner"]
     assert sorted(tensor.name for tensor in tensors_of(proto.graph)) == ["c", "c", "k", "w"]
     assert set(bodies_of(branch)) == {"then_branch", "else_branch"}
+
+
+class Huge:
+    """What protobuf does where a model has more than 2 GiB: it can't even say how large it is."""
+
+    def ByteSize(self) -> int:  # noqa: N802  # protobuf's name
+        from google.protobuf.message import EncodeError
+
+        raise EncodeError("Failed to serialize proto")
+
+
+def test_models_beyond_the_limit_of_protobuf_are_left_to_our_own_checks():
+    assert not onnx_file._fits_checker(Huge())
+    assert onnx_file._fits_checker(builders.mlp((4, 3)))

@@ -46,7 +46,7 @@ class Arm:
     """One way to train.
 
     `change` makes the chip of that of nature2018, as nested tables; `physics` is as of `Trainer`. `settings`
-    are where tuning starts, and `last` is its last stage. An arm with `tuned_as` has the settings of another
+    are where tuning starts, and `own` is its first stage. An arm with `tuned_as` has the settings of another
     one. `sets` are the data sets it is run on, () for all; `first` the training and test examples it has.
     """
 
@@ -55,7 +55,7 @@ class Arm:
     physics: str = "full"
     change: Callable[[Tables], Tables] = field(default=copy.deepcopy)
     settings: Settings = Settings()
-    last: str = "range"
+    own: str = "range"
     tuned_as: str = ""
     sets: tuple[str, ...] = ()
     first: tuple[int, int] | None = None
@@ -146,15 +146,15 @@ def _sensitivities() -> Iterable[Arm]:
             )
 
 
-# Tuning starts at the best of some rates in 8 epochs of MNIST's first 55,000 training examples, measured with
+# Tuning starts at rates that did well in 8 epochs of MNIST's first 55,000 training examples, measured with
 # the other 5,000; for PCM pairs in 20 epochs of the first 5,000. Others have the rate of arm A.
 MINIBATCH = Settings(batch=16, momentum=0.9)
 
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("A", "A: float, batch 1", "ideal", last="rate"),
-        Arm("B", "B: float, minibatch and momentum", "ideal", settings=MINIBATCH, last="batch"),
+        Arm("A", "A: float, batch 1", "ideal", own="rate"),
+        Arm("B", "B: float, minibatch and momentum", "ideal", settings=MINIBATCH, own="batch"),
         Arm(
             "C",
             "C: A with clipped weights and converters",

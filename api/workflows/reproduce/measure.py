@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pcmc.accel.cells import Devices
 from pcmc.accel.training.bank import PulseLaw
-from pcmc.accel.training.devices import widened
+from pcmc.accel.training.bfloat16 import widened
 from pcmc.runtime.session import Session
 from pcmc.runtime.state import BankState, ChipState
 

@@ -49,7 +49,8 @@ EXPERIMENTS: dict[str, Experiment] = {
 @dataclass(frozen=True, slots=True)
 class Extent:
     """How much is done: seeds and epochs of each arm, examples at most (0: all), whether settings are tuned,
-    the arms (those of `ARMS`, () for all), and the data sets.
+    the arms (those of `ARMS`, () for all), and the data sets. `decay` is that of all arms, so that a short
+    training ends with as low a rate as a long one; 0: that of their settings.
     """
 
     seeds: int = 10
@@ -57,6 +58,7 @@ class Extent:
     most_train: int = 0
     most_test: int = 0
     tuned: bool = True
+    decay: float = 0.0
     arms: tuple[str, ...] = ()
     experiments: tuple[str, ...] = tuple(EXPERIMENTS)
 
@@ -65,11 +67,12 @@ FULL = Extent()
 QUICK = Extent(
     seeds=3,
     epochs=4,
-    most_train=6_000,
+    most_train=8_000,
     most_test=5_000,
     tuned=False,
+    decay=0.6,
     arms=tuple(name for name in ARMS if name not in SENSITIVITIES),
-    experiments=("mnist", "mnist-backrand"),
+    experiments=("mnist",),
 )
 
 

@@ -67,9 +67,13 @@ class Workers:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
                     self._keep(futures[future], future.result())
-        finally:
-            for future in waiting:
-                future.cancel()
+        except BaseException:
+            # those under way take minutes, unless they were interrupted, too
+            wait([future for future in futures if not future.cancel()])
+            for future, run in futures.items():
+                if run not in self._results and not future.cancelled() and future.exception() is None:
+                    self._keep(run, future.result())
+            raise
 
     def _keep(self, run: Run, facts: Facts) -> None:
         self._results.add(run, facts)

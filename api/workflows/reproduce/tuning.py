@@ -15,24 +15,24 @@ from pcmc.workflows.reproduce.arms import Settings
 RATES = (0.25, 0.5, 2.0, 4.0)
 DECAYS = (0.8, 0.95)
 STARTS = (0.5, 2.0)
-#: The last stage: weight ranges, or that which is found for each matrix, but for the one that tuning has
-#: come with; or finer rates; or sizes of batches with momenta.
+#: The first stage: weight ranges, on which rates depend, or that which is found for each matrix (None), but
+#: not the one that tuning has come with; or finer rates; or sizes of batches with momenta.
 RANGES = (0.3, 0.5, 1.0)
 FINER_RATES = (0.6, 0.8, 1.3)
 BATCHES = ((4, 0.9), (64, 0.9), (16, 0.0))
 
-STAGES = ("rate", "decay", "start", "last")
+STAGES = ("own", "rate", "decay", "start")
 #: The starting point, and what each stage adds.
 TRIALS = 1 + len(RATES) + len(DECAYS) + len(STARTS) + len(RANGES)
 
 
-def candidates(stage: str, best: Settings, last: str) -> list[Settings]:
+def candidates(stage: str, best: Settings, own: str) -> list[Settings]:
     """What a stage tries, beside `best`, which has been tried.
 
     Args:
         stage: one of `STAGES`.
         best: the settings that have done best so far.
-        last: what the last stage of this arm is about: "range", "rate" or "batch".
+        own: what the stage "own" of this arm is about: "range", "rate" or "batch".
     """
     if stage == "rate":
         return [replace(best, rate=best.rate * factor) for factor in RATES]
@@ -40,9 +40,9 @@ def candidates(stage: str, best: Settings, last: str) -> list[Settings]:
         return [replace(best, decay=decay) for decay in DECAYS]
     if stage == "start":
         return [replace(best, start=start) for start in STARTS]
-    if last == "rate":
+    if own == "rate":
         return [replace(best, rate=best.rate * factor) for factor in FINER_RATES]
-    if last == "batch":
+    if own == "batch":
         return [replace(best, batch=batch, momentum=momentum) for batch, momentum in BATCHES]
     return [replace(best, weight_range=one) for one in (None, *RANGES) if one != best.weight_range]
 

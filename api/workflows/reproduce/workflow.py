@@ -176,6 +176,8 @@ def _tuned(
     """The best settings of each arm that is tuned, by its name."""
     names = list(dict.fromkeys(arm.tuning for arm in arms))
     best = {name: ARMS[name].settings for name in names}
+    if found.extent.decay:
+        best = {name: replace(settings, decay=found.extent.decay) for name, settings in best.items()}
     if not found.extent.tuned:
         return best
     tried = {name: [best[name]] for name in names}
@@ -186,7 +188,7 @@ def _tuned(
 
     for stage in tuning.STAGES:
         for name in names:
-            tried[name] += tuning.candidates(stage, best[name], ARMS[name].last)
+            tried[name] += tuning.candidates(stage, best[name], ARMS[name].own)
         workers.finish([run(name, settings) for name in names for settings in tried[name]])
         for name in names:
             scores = {settings: _score(results.facts(run(name, settings))) for settings in tried[name]}

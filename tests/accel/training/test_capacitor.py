@@ -6,7 +6,7 @@ import numpy as np
 from effects_measures import ks, uniform
 from trained_cells import RANGE, capacitor_chip, make, spread_weights
 
-from pcmc.accel.training.devices import widened
+from pcmc.accel.training.bfloat16 import widened
 
 UNIT = 8.0 / RANGE  # the range that both signs have, 4 to 20 uS about 12
 CHIP = capacitor_chip()

@@ -5,8 +5,8 @@ import pytest
 from effects_measures import BEYOND
 from trained_cells import UNIT, changed, make, spread_weights, two_blocks
 
+from pcmc.accel.training.bfloat16 import widened
 from pcmc.accel.training.columns import TwoTierColumns
-from pcmc.accel.training.devices import widened
 
 STEP = 0.04 / UNIT
 COLUMNS = {"transfer": "columns"}

@@ -10,7 +10,8 @@ from scipy import stats
 from trained_cells import NATURE, UNIT, changed, layout
 
 from pcmc.accel.training.bank import LEAK_EVERY
-from pcmc.accel.training.devices import CapacitorRange, draw_capacitors, narrowed, pulse_law, widened
+from pcmc.accel.training.bfloat16 import narrowed, widened
+from pcmc.accel.training.devices import CapacitorRange, draw_capacitors, pulse_law
 
 RANGE = CapacitorRange(4.0, 20.0, 8.0, 400, 5.16e-3)
 STEP, HALF, MIDDLE = 0.04 / UNIT, 8.0 / UNIT, 4.0 / UNIT
@@ -134,9 +135,7 @@ def test_the_law_of_the_kernels_is_that_of_the_devices():
     law = pulse_law(DEVICES, low, 0.3)
     assert law.low is low
     assert (law.low_mid, law.noise, law.step, law.leak_mean) == (MIDDLE, 0.3, DEVICES.step, DEVICES.leak_mean)
-    assert all(
-        getattr(law, name) is getattr(DEVICES, name) for name in ("up", "slope_down", "low_max", "leak")
-    )
+    assert all(getattr(law, name) is getattr(DEVICES, name) for name in ("steps", "slopes", "bounds", "leak"))
 
 
 def test_narrowing_rounds_to_the_nearest_and_ties_to_even():

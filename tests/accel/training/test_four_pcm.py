@@ -12,7 +12,7 @@ from trained_cells import RANGE, make, spread_weights
 
 from pcmc.accel.chip import ChipSpec, chip_from_dict, chip_to_dict, load_chip
 from pcmc.accel.training.bank import PulseLaw
-from pcmc.accel.training.devices import widened
+from pcmc.accel.training.bfloat16 import widened
 from pcmc.accel.training.four_pcm import FourPcmCells
 from pcmc.errors import ChipError
 

@@ -12,8 +12,8 @@ from trained_cells import RANGE, layout, make, spread_weights, two_blocks
 from pcmc.accel.chip import ChipSpec, chip_from_dict, chip_to_dict, load_chip
 from pcmc.accel.physics import resolve
 from pcmc.accel.training.bank import PulseLaw
+from pcmc.accel.training.bfloat16 import widened
 from pcmc.accel.training.chain import Chain
-from pcmc.accel.training.devices import widened
 from pcmc.accel.training.pcm_pair import PcmPairCells
 from pcmc.accel.training.set_devices import SetPairs
 from pcmc.accel.training.set_law import SetLaw

@@ -71,6 +71,7 @@ UPDATES = {
     "deterministic": {"pulses": "deterministic"},
     "deterministic, 7 slots": {"pulses": "deterministic", "most": 7},
     "no bias rows": {"bias": False},
+    "steep slopes": {"slope": 20.0},
 }
 
 

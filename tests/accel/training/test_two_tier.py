@@ -10,7 +10,7 @@ from scipy import integrate, stats
 from trained_cells import NATURE, RANGE, UNIT, changed, make, spread_weights, two_blocks
 
 from pcmc.accel.cells import TwoTierCell
-from pcmc.accel.training.devices import widened
+from pcmc.accel.training.bfloat16 import widened
 
 OFFSET = 2.0 / UNIT
 STEP = 0.04 / UNIT

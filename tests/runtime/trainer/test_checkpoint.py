@@ -296,7 +296,7 @@ def paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [at, *(path for key, part in inner for path in paths(part, (*at, key)))]
 
 
-STRANGE = [None, True, -1, 1 << 70, 1e308, float("nan"), "", "a" * 300, [], {}, [[]], 10**400]
+STRANGE: list[Any] = [None, True, -1, 1 << 70, 1e308, float("nan"), "", "a" * 300, [], {}, [[]], 10**400]
 
 
 @given(data=st.data(), strange=st.sampled_from(STRANGE) | st.integers() | st.floats() | st.text(max_size=5))

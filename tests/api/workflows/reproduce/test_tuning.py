@@ -10,12 +10,12 @@ from pcmc.workflows.reproduce.tuning import STAGES, TRIALS, best_of, candidates
 def test_all_arms_have_as_many_trials_each_of_something_new(arm):
     tried = [arm.settings]
     for stage in STAGES:
-        tried += candidates(stage, arm.settings, arm.last)
+        tried += candidates(stage, arm.settings, arm.own)
     assert len(tried) == len(set(tried)) == TRIALS
 
 
 def test_no_arm_asks_for_an_unknown_stage():
-    assert {arm.last for arm in ARMS.values()} == {"range", "rate", "batch"}
+    assert {arm.own for arm in ARMS.values()} == {"range", "rate", "batch"}
 
 
 def test_of_equals_the_earliest_is_kept():

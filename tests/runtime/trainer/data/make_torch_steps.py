@@ -8,6 +8,7 @@ float64, stored as float32.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def main() -> None:
     start = parameters(rng)
     x = rng.standard_normal((BATCH, 2, 9, 12)).astype(np.float32)
     y = rng.integers(0, CLASSES, BATCH)
-    arrays = {
+    arrays: dict[str, Any] = {
         "x": x,
         "y": y,
         "provenance": np.array(f"make_torch_steps.py, PyTorch {torch.__version__}, seed 7"),
