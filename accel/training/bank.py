@@ -12,7 +12,7 @@
 and the table of blocks is that of `pcmc.accel.tile`. The formulas are those of
 `pcmc.accel.training.reference`, which takes over where the compiled kernels are missing (or with
 PCMC_KERNELS=numpy). Pulses have the same bits on every instruction set and in the twin; sums of reads have
-the same bits on one instruction set, however vectors are batched.
+the same bits on one instruction set, however vectors are batched (the twin rounds a batch as BLAS does).
 """
 
 from __future__ import annotations

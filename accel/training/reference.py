@@ -229,16 +229,17 @@ class Bank:
         rows, cols, slots = trains
         self.counts[_AT["rows_fired"]] += int((rows != 0).sum())
         self.counts[_AT["cols_fired"]] += int((cols != 0).sum())
+        pulse = self._fire if self.set_law is None else self._fire_sets
         for row0, at_cols, at, bias in _lines(self.blocks, self.shape[0]):
             lines = np.append(row0, self.shape[0]) if bias else row0
-            for line, cells in zip(lines, at, strict=True):
-                if rows[line]:
-                    upward = (values[line] < 0) == (errors[at_cols] < 0)
-                    pulse = self._fire if self.set_law is None else self._fire_sets
-                    pulse(cells, _ones(rows[line] & cols[at_cols]), upward == (self.sign < 0), slots)
+            fired = rows[lines] != 0
+            lines, cells = lines[fired], at[fired]
+            upward = (values[lines] < 0)[:, None] == (errors[at_cols] < 0)
+            both = np.ascontiguousarray(rows[lines][:, None] & cols[at_cols])
+            pulse(cells.ravel(), _ones(both.ravel()), (upward == (self.sign < 0)).ravel(), slots)
 
     def _fire(self, cells: Ints, times: Ints, up: NDArray[np.bool_], slots: int) -> None:
-        """So many pulses on each of the cells of a row, up or down."""
+        """So many pulses on each of the cells, up or down."""
         assert self.law is not None
         low_all, steps, slopes, bounds = self.law[:4]
         mid, noise = np.float32(self.law[5]), np.float32(self.law[6])
