@@ -19,7 +19,6 @@ wrong with one is a DataError that names it.
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import os
 import zlib
 from dataclasses import dataclass
@@ -134,28 +133,17 @@ def random_background(images: Images, seed: int = 0) -> Images:
     return np.where(images == 0, noise, images)
 
 
-def digits() -> tuple[NDArray[np.float32], Labels, NDArray[np.float32], Labels, bool]:
-    """Return the 8x8 digits that the shipped networks know: training images and labels, test images and
-    labels, and whether these are all 1,797.
+def digits() -> tuple[NDArray[np.float32], Labels, NDArray[np.float32], Labels]:
+    """Return 8x8 digits that the shipped networks have not seen: training images and labels, test images and
+    labels.
 
-    Images are float32 [n, 1, 8, 8] between 0 and 1. With scikit-learn installed, which brings the data, they
-    are the 1,347 and 450 that the shipped networks were trained and tested on. pcmc itself ships the 450 test
-    images only: without scikit-learn, the first 300 of them are for training and the other 150 for testing.
+    Images are float32 [n, 1, 8, 8] between 0 and 1. They are the 450 test images that pcmc ships: the first
+    300 of them are for training, the other 150 for testing.
     """
-    if importlib.util.find_spec("sklearn") is not None:
-        from pcmc.models import train_digits
-
-        return *train_digits.digits(), True
     from pcmc.models import zoo
 
     images, labels = zoo.test_data("digits-mlp")
-    return (
-        images[:_DIGITS_TRAIN],
-        labels[:_DIGITS_TRAIN],
-        images[_DIGITS_TRAIN:],
-        labels[_DIGITS_TRAIN:],
-        False,
-    )
+    return images[:_DIGITS_TRAIN], labels[:_DIGITS_TRAIN], images[_DIGITS_TRAIN:], labels[_DIGITS_TRAIN:]
 
 
 def _check_request(name: str, split: str, coarse: bool) -> None:

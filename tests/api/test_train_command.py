@@ -32,7 +32,7 @@ Command = Callable[..., str]
 @cache
 def digits() -> tuple[Array, Array, Array, Array]:
     """Some of the digits that ship: training images and labels, test images and labels."""
-    x, y, x_test, y_test, _ = datasets.digits()
+    x, y, x_test, y_test = datasets.digits()
     return x[:200], y[:200], x_test[:100], y_test[:100]
 
 

@@ -308,10 +308,8 @@ def test_a_random_background_is_seeded_uniform_and_behind_the_digit():
     assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
 
 
-def test_digits_without_scikit_learn_are_the_shipped_test_images_in_two_parts(monkeypatch):
-    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda name: None)
-    x_train, y_train, x_test, y_test, whole = datasets.digits()
-    assert not whole
+def test_digits_are_the_shipped_test_images_in_two_parts():
+    x_train, y_train, x_test, y_test = datasets.digits()
     assert (x_train.shape, x_test.shape) == ((300, 1, 8, 8), (150, 1, 8, 8))
     # Every class is in both parts, in fair numbers.
     assert np.bincount(y_train).min() >= 20

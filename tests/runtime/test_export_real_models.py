@@ -72,7 +72,7 @@ def test_onnxruntime_makes_of_it_what_the_program_makes(filename: str, tmp_path:
     names = [info.name for info in program.outputs]
     feeds = random_inputs(program, 4, seed=1)
     wanted = pcmc.Session(program, threads=2).run(names, feeds)
-    session = reference_session(program, 2)
+    session = reference_session(compiled(filename), 2)
     before = session.run(names, feeds)
     if is_quantized(filename):
         check_steps(filename, result)

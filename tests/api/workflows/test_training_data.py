@@ -2,8 +2,6 @@
 
 import gzip
 import struct
-import sys
-import types
 
 import builders
 import numpy as np
@@ -13,7 +11,6 @@ from onnx import TensorProto
 
 import pcmc
 from pcmc.errors import DataError
-from pcmc.models import datasets
 from pcmc.workflows.training_data import training_data
 
 
@@ -169,38 +166,14 @@ def test_a_model_of_signed_bytes_wants_a_file(mnist):
         training_data("mnist", program((784,), dtype=TensorProto.INT8))
 
 
-def without_sklearn(monkeypatch):
-    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda name: None)
-
-
-def test_digits_are_the_shipped_ones_in_two_parts(monkeypatch):
-    without_sklearn(monkeypatch)
+def test_digits_are_the_shipped_ones_in_two_parts():
     data = training_data("digits", pcmc.compile("digits-cnn"))
     assert (data.x_train.shape, data.x_test.shape) == ((300, 1, 8, 8), (150, 1, 8, 8))
     assert set(data.y_train) == set(data.y_test) == set(range(10))
     assert (data.x_train.min(), data.x_train.max()) == (0, 1)
     assert not any((image == data.x_train).all(axis=(1, 2, 3)).any() for image in data.x_test)
-    assert "both of the shipped networks' 450 test images" in data.note
+    assert "both of the shipped networks' test images" in data.note
     assert training_data("digits", program((64,))).x_train.shape == (300, 64)
-
-
-def test_digits_are_all_of_scikit_learn_where_it_is_installed(monkeypatch):
-    """A stand-in for scikit-learn, which pcmc does not need."""
-    images = builders.rng().integers(0, 17, (40, 8, 8)).astype(float)
-    published = types.SimpleNamespace(images=images, target=np.arange(40) % 10)
-    modules = {
-        "sklearn": types.ModuleType("sklearn"),
-        "sklearn.datasets": types.SimpleNamespace(load_digits=lambda: published),
-        "sklearn.model_selection": types.SimpleNamespace(
-            train_test_split=lambda x, y, **_: (x[:30], x[30:], y[:30], y[30:])
-        ),
-    }
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda name: object())
-    data = training_data("digits", program((64,)))
-    np.testing.assert_array_equal(data.x_train, images[:30].reshape(30, 64) / 16)
-    assert data.note.startswith("digits: 30 training and 10 test images of scikit-learn as [64]")
 
 
 # --- the user's own arrays
