@@ -36,7 +36,7 @@ wheel: $(VENV)/installed ## build sdist and wheel into dist/
 
 clean: ## remove .venv and everything built
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -f accel/_kernels.c accel/_kernels*.so
+	rm -f accel/_kernels.c accel/_kernels*.so accel/_training*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: pyproject.toml setup.py tools/make_venv.sh $(KERNELS)

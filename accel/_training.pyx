@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # cython: freethreading_compatible=True
-"""Training in place as Python sees it: the work is in _training_kernels.c, the meaning in training/reference.py.
+"""Training in place as Python sees it; its work is in _training_kernels.c, its meaning in training.reference.
 
 Only `pcmc.accel.training` calls this: nothing is checked here. Names and signatures are those of the twin.
 """
@@ -86,7 +86,9 @@ cdef extern from "_training_kernels.h" nogil:
         void leak(pcmc_training_bank *, float, float) noexcept nogil
         void activate(int, const float *, float *, int64_t) noexcept nogil
         void activate_backward(int, const float *, const float *, float *, int64_t) noexcept nogil
-        float loss_and_grad(int, const float *, const pcmc_targets *, int64_t, float *, int64_t *) noexcept nogil
+        float loss_and_grad(
+            int, const float *, const pcmc_targets *, int64_t, float *, int64_t *
+        ) noexcept nogil
 
     struct pcmc_chain:
         pcmc_training_bank **banks
@@ -220,7 +222,8 @@ cdef class Bank:
         with nogil:
             for v in range(x.shape[0]):
                 KERNELS.forward(
-                    &self.bank, &x[v, 0], &out[v, 0], PCMC_EVALUATION_NOISE if evaluating else PCMC_FORWARD_NOISE
+                    &self.bank, &x[v, 0], &out[v, 0],
+                    PCMC_EVALUATION_NOISE if evaluating else PCMC_FORWARD_NOISE,
                 )
 
     def backward(self, const float[:, ::1] d, float[:, ::1] out):
@@ -259,7 +262,9 @@ def activate_backward(str kind, const float[::1] y, const float[::1] dy, float[:
             KERNELS.activate_backward(which, &y[0], &dy[0], &out[0], y.shape[0])
 
 
-cdef pcmc_targets make_targets(const int64_t[::1] labels, const float[:, ::1] wanted, int64_t cols) noexcept nogil:
+cdef pcmc_targets make_targets(
+    const int64_t[::1] labels, const float[:, ::1] wanted, int64_t cols
+) noexcept nogil:
     cdef pcmc_targets targets
     targets.labels = &labels[0] if labels.shape[0] else NULL
     targets.wanted = &wanted[0, 0] if wanted.shape[0] else NULL
@@ -283,7 +288,8 @@ def loss_and_grad(
 
 def train(
     banks, activations, str loss, trainable, const float[:, ::1] x, const int64_t[::1] labels,
-    const float[:, ::1] wanted, const int64_t[::1] order, float lr, int64_t first_example, double[:, ::1] pulls,
+    const float[:, ::1] wanted, const int64_t[::1] order, float lr, int64_t first_example,
+    double[:, ::1] pulls,
 ):
     """See `reference.train`."""
     cdef int64_t k, n = len(banks), right = 0
