@@ -140,9 +140,7 @@ def physical_bank(
 
 def tile_bank(bank: Bank, cells: Floats) -> tile.Bank:
     """A bank's table and these cells, as tile reads take them."""
-    columns = ("row0", "col0", "rows", "cols", "bias", "offset")
-    blocks = np.stack([bank.table[name] for name in columns], axis=1)
-    return tile.make_bank(cells, blocks, bank.rows, bank.cols)
+    return tile.make_bank(cells, bank.blocks(), bank.rows, bank.cols)
 
 
 def _parts(

@@ -152,6 +152,11 @@ class Bank:
     groups: int
     foldings: tuple[Folding, ...]
 
+    def blocks(self) -> npt.NDArray[np.int64]:
+        """The table as kernels take it: row0, col0, rows, cols, bias, offset; int64 `[blocks, 6]`."""
+        columns = ("row0", "col0", "rows", "cols", "bias", "offset")
+        return np.stack([self.table[name] for name in columns], axis=1)
+
     @property
     def phases(self) -> int:
         """Turns that one vector takes: 1 where all blocks are read at once."""

@@ -45,11 +45,11 @@ def load_banks(
         weights = bank.cells.copy()
         full = weight_range or program.chip.training.weight_range or range_of(bank)
         drives[name] = _bias_drive(bank, full) if physics.of_cells else 1.0  # exact cells hold anything
-        _scale_bias_rows(bank, weights, 1.0 / drives[name])
+        scale_bias_rows(bank, weights, 1.0 / drives[name])
         banks[name] = trained_bank(
             program.chip,
             physics,
-            blocks_table(bank),
+            bank.blocks(),
             tuple(place(block) for block in bank.table),
             bank.rows,
             bank.cols,
@@ -81,17 +81,11 @@ def range_of(bank: Bank) -> float:
     return max(largest, min(room, 12.0 * usual) if usual else room)
 
 
-def blocks_table(bank: Bank) -> npt.NDArray[np.int64]:
-    """The table as kernels take it: row0, col0, rows, cols, bias, offset; int64 `[blocks, 6]`."""
-    columns = ("row0", "col0", "rows", "cols", "bias", "offset")
-    return np.ascontiguousarray(np.stack([bank.table[name] for name in columns], axis=1), np.int64)
-
-
-def packed_gradient(bank: Bank, x: Floats, d: Floats, drive: float) -> Floats:
-    """The gradient of a bank's cells, packed as they are: sum over vectors of x d^T, and of drive d for the
-    cells of bias rows. `x` is `[vectors, rows]`, `d` `[vectors, cols]`.
+def packed_gradient(bank: Bank, x: Floats, d: Floats) -> Floats:
+    """The gradient of a bank's cells, packed as they are: sum over vectors of x d^T, and of d for the cells
+    of bias rows, which are driven with 1. `x` is `[vectors, rows]`, `d` `[vectors, cols]`.
     """
-    whole, bias = x.T @ d, d.sum(axis=0) * np.float32(drive)
+    whole, bias = x.T @ d, d.sum(axis=0)
     packed = np.empty(bank.cells.size, np.float32)
     for (weights, biases), block in zip(_cells_of(bank, packed), bank.table, strict=True):
         columns = slice(int(block["col0"]), int(block["col0"]) + int(block["cols"]))
@@ -118,7 +112,7 @@ def trained_program(
             continue
         bank = program.banks[name]
         cells = trained.pair_only() if pair_only else trained.read_out()
-        _scale_bias_rows(bank, cells, drives[name])
+        scale_bias_rows(bank, cells, drives[name])
         cells.flags.writeable = False
         bias = biases[name].copy() if name in biases else None
         if bias is not None:
@@ -139,7 +133,8 @@ def _cells_of(bank: Bank, cells: Floats) -> list[tuple[Floats, Floats]]:
     return parts
 
 
-def _scale_bias_rows(bank: Bank, cells: Floats, factor: float) -> None:
+def scale_bias_rows(bank: Bank, cells: Floats, factor: float) -> None:
+    """Multiply the cells of bias rows, in place."""
     if factor != 1.0:
         for _, bias in _cells_of(bank, cells):
             bias *= np.float32(factor)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pcmc.accel.training.arrays import TrainedBank
-from pcmc.accel.training.chain import Chain
+from pcmc.accel.training.chain import LOSSES, Chain
 from pcmc.runtime.ops.node import Node
 from pcmc.runtime.trainer.clock import Clock
 from pcmc.runtime.trainer.plan import ReadNode, TrainingPlan
@@ -60,7 +60,7 @@ def find_chain(plan: TrainingPlan, banks: Mapping[str, TrainedBank], loss: str) 
     Each node takes the result of the one before it alone: reads of vectors, each of a bank of its own, with
     at most one activation behind each.
     """
-    if len(plan.boundary) != 1 or loss not in ("cross_entropy", "mse", "bce"):
+    if len(plan.boundary) != 1 or loss not in LOSSES:
         return None
     names: list[str] = []
     activations: list[str] = []

@@ -49,9 +49,8 @@ class Front:
         if plan.front is not None:
             self._session = Session(plan.front, physics, seed=seed, threads=threads)
         self._made = () if plan.front is None else tuple(info.name for info in plan.front.outputs)
-        self._shared: dict[
-            int, dict[str, Array]
-        ] = {}  # boundary tensors that depend on the batch's size alone
+        # Boundary tensors that depend on the size of the batch alone, by that size.
+        self._shared: dict[int, dict[str, Array]] = {}
 
     def checked(self, x: Array | Mapping[str, Array]) -> dict[str, Array]:
         """The inputs of a data set by name, as many examples in each.

@@ -22,7 +22,7 @@ from pcmc.accel.training.bank import OFF, Port, TrainingBank
 from pcmc.runtime.program import Bank
 from pcmc.runtime.reads import Reading, read_bank_cells
 from pcmc.runtime.state import place, program_bank
-from pcmc.runtime.trainer.banks import blocks_table, range_of
+from pcmc.runtime.trainer.banks import range_of, scale_bias_rows
 
 Floats = npt.NDArray[np.float32]
 
@@ -62,7 +62,7 @@ class NoiseAwareBank:
             chip.adc.range_cells * range_of(bank),
         )
         self.bank = TrainingBank(
-            blocks_table(bank),
+            bank.blocks(),
             bank.rows,
             bank.cols,
             bank.cells,
@@ -127,8 +127,5 @@ class NoiseAwareBank:
         found = read_bank_cells(
             bank, state, self._chip, Reading(self._physics, self._seed, self._seed, step=step)
         ).weights.copy()
-        for block in bank.table:  # cells of bias rows hold bias / drive
-            if block["bias"] and state.bias_drive != 1.0:
-                last = int(block["offset"] + (block["rows"] - 1) * block["cols"])
-                found[last : last + int(block["cols"])] *= np.float32(state.bias_drive)
+        scale_bias_rows(bank, found, state.bias_drive)  # their cells hold bias / drive
         return found

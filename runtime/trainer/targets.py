@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pcmc.accel.training.chain import loss_and_grad
+from pcmc.accel.training.chain import LOSSES, loss_and_grad
 from pcmc.errors import DataError
 from pcmc.runtime.ops.losses import Loss
 
 Array = npt.NDArray[Any]
-
-#: Losses that the kernels know, for outputs `[n, cols]` in float32: the same numbers on the fast path.
-KERNEL_LOSSES = ("cross_entropy", "mse", "bce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ def check_targets(y: Array, n: int, logits: Array, loss: Loss) -> Targets:
         values = y if y.dtype.kind in "iu" and loss.classes and y.shape != same.shape else _shaped(y, same)
     labels = values.dtype.kind in "iu"
     by_kernel = (
-        loss.name in KERNEL_LOSSES
+        loss.name in LOSSES  # of the kernels, for [n, cols] in float32: as on the fast path
         and logits.dtype == np.float32
         and logits.ndim == 2
         and labels == (loss.name == "cross_entropy")

@@ -502,9 +502,7 @@ class Trainer:
         if not self.momentum:
             bank.bank.update(product.x, product.d, rate)
             return
-        gradient = packed_gradient(
-            self._program.banks[product.bank], product.x, product.d, self._drives[product.bank]
-        )
+        gradient = packed_gradient(self._program.banks[product.bank], product.x, product.d)
         velocity = self._velocity.setdefault(product.bank, np.zeros_like(gradient))
         velocity *= np.float32(self.momentum)
         velocity += gradient
